@@ -1,0 +1,17 @@
+//! Runs a VS Code Remote-SSH session inside a scheduler's job instead of on the login node.
+//!
+//! Two programs stand on this library: `vscode-shell-proxy`, which relays a session, and
+//! `vscode-cleanup`, which ends orphaned VS Code servers.
+//!
+//! # Layers
+//! A row uses only the rows below it; within a row the modules do not know each other.
+//!
+//! ```text
+//! bin/*
+//! proxy   selftest   keeper   cleanup
+//! launch   reactor   logging   sys              system calls live here and above
+//! session   intercept   relay   ending   process_tree   options   age   pure
+//! ```
+//!
+//! The pure rows do no I/O, read no clock and hold no descriptor: they are told what happened and
+//! answer what shall be done.
