@@ -15,3 +15,7 @@
 //!
 //! The pure rows do no I/O, read no clock and hold no descriptor: they are told what happened and
 //! answer what shall be done.
+
+pub mod reactor;
+pub mod relay;
+pub mod session;

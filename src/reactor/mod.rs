@@ -1,0 +1,9 @@
+//! The readiness loop: who can go on, and when the next deadline is.
+//!
+//! It knows descriptors, tokens and tags; what a tag means is its owner's business.
+
+mod deadlines;
+mod poller;
+
+pub use deadlines::Deadlines;
+pub use poller::{Reactor, Ready, Token};

@@ -1,0 +1,127 @@
+//! The memory in which bytes wait for a slow sink: blocks of one size, lent and taken back.
+
+/// A piece of memory with the bytes that are still to be written.
+///
+/// Invariant: `0 <= start <= end <= data.len()`, and `start == end == 0` when empty.
+#[derive(Debug)]
+pub struct Block {
+    data: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Block {
+    /// The bytes that wait, first one first.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Takes `bytes` from the front.
+    pub fn consume(&mut self, bytes: usize) {
+        self.start = (self.start + bytes).min(self.end);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Puts `bytes` behind what waits; `false`, and nothing changed, where they do not fit.
+    #[must_use]
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        if self.data.len() - self.end < bytes.len() {
+            self.data.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        match self.data.get_mut(self.end..self.end + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.end += bytes.len();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Lends blocks of one size, at most `most` at a time; keeps at most `spare` idle ones.
+#[derive(Debug)]
+pub struct Pool {
+    size: usize,
+    most: usize,
+    spare: usize,
+    lent: usize,
+    idle: Vec<Block>,
+}
+
+impl Pool {
+    /// A pool of blocks of `size` bytes.
+    pub fn new(size: usize, most: usize, spare: usize) -> Self {
+        Self {
+            size,
+            most,
+            spare,
+            lent: 0,
+            idle: Vec::with_capacity(spare),
+        }
+    }
+
+    /// An empty block, or none while all are lent.
+    pub fn borrow(&mut self) -> Option<Block> {
+        if self.lent == self.most {
+            return None;
+        }
+        self.lent += 1;
+        Some(self.idle.pop().unwrap_or_else(|| Block {
+            data: vec![0; self.size].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }))
+    }
+
+    /// Whether [`Pool::borrow`] would give a block.
+    pub fn can_lend(&self) -> bool {
+        self.lent < self.most
+    }
+
+    /// Takes a block back, whatever was in it.
+    pub fn give_back(&mut self, mut block: Block) {
+        self.lent -= 1;
+        if self.idle.len() < self.spare {
+            (block.start, block.end) = (0, 0);
+            self.idle.push(block);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_lends_no_more_than_its_bound_and_reuses_what_comes_back() {
+        let mut pool = Pool::new(8, 2, 1);
+        let first = pool.borrow().unwrap();
+        let second = pool.borrow().unwrap();
+        assert!(pool.borrow().is_none());
+        pool.give_back(first);
+        pool.give_back(second);
+        assert_eq!(pool.idle.len(), 1);
+        assert!(pool.can_lend());
+    }
+
+    #[test]
+    fn a_block_keeps_order_and_refuses_what_does_not_fit() {
+        let mut block = Pool::new(8, 1, 0).borrow().unwrap();
+        assert!(block.append(b"abcdef"));
+        block.consume(4);
+        assert!(block.append(b"ghijkl"));
+        assert_eq!(block.bytes(), b"efghijkl");
+        assert!(!block.append(b"m"));
+        block.consume(8);
+        assert!(block.is_empty() && block.append(b"12345678"));
+    }
+}

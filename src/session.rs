@@ -1,0 +1,449 @@
+//! The life of one session: what ends what, with every deadline.
+//!
+//! The owner tells what happened and when; the session answers with [`Wish`]es, one at a time, and
+//! with the moment at which it wants to be asked again. The first cause of an end decides the exit
+//! status; everything after it only hurries the end.
+
+use std::time::{Duration, Instant};
+
+/// How long something other than the launch command may hold the job's output open after its end.
+pub const HOLDER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the rest of the output waits for a client that does not read.
+pub const STALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the rest of the output may take in all, however slowly the client reads.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// How long the end of everything below the keeper is awaited. The keeper's own escalation is
+/// shorter; past this it goes on without us.
+pub const END_LIMIT: Duration = Duration::from_secs(20);
+/// How long an announced address waits for the node's name.
+pub const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Exit status when the client's end of stdout vanished: that of a hang-up.
+pub const CLIENT_GONE: u8 = 129;
+/// Exit status when the keeper was lost.
+pub const KEEPER_LOST: u8 = 1;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An address was announced while the node's name is unknown.
+    AnnouncementHeld,
+    /// The node's name is known, or the held announcements were released otherwise.
+    AnnouncementReleased,
+    /// The launch command ended, or could not be started, with this exit status.
+    LaunchEnded(u8),
+    /// The client took bytes of the job's output.
+    Progress,
+    /// Everything that the job wrote was delivered, up to the end of stdout and stderr.
+    OutputDrained,
+    /// Nobody reads our stdout any more.
+    ClientGone,
+    /// A signal that asks us to end.
+    Signal(u8),
+    /// The keeper reports that nothing is left below it.
+    KeeperDone,
+    /// The keeper is gone without having said so.
+    KeeperLost,
+    /// After the loss of the keeper: nothing that we adopted from it is left.
+    OrphansEnded,
+}
+
+/// What the session wants of its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Let held announcements go unchanged: the node's name did not come.
+    ReleaseAnnouncements,
+    /// Read what the job's pipes hold at this moment and take it for their end.
+    CutOutput,
+    /// Tell the keeper to end everything below it.
+    EndJob,
+    /// The keeper is lost: end what it left to us.
+    EndOrphans,
+    /// Leave with this status.
+    Leave(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// The launch command has ended; what it wrote is being delivered.
+    Draining {
+        status: u8,
+        since: Instant,
+        progress: Instant,
+        cut: bool,
+    },
+    /// Everything below the keeper is being ended.
+    Ending {
+        status: u8,
+        since: Instant,
+    },
+    Done,
+}
+
+/// One run of the proxy, from the start of the launch command to the exit status.
+#[derive(Clone, Debug)]
+pub struct Session {
+    phase: Phase,
+    held_since: Option<Instant>,
+    keeper_lost: bool,
+    wishes: Wishes,
+}
+
+/// The wishes that the owner has not heard yet. Each kind arises a bounded number of times between
+/// two questions, so a few places are enough.
+#[derive(Clone, Debug, Default)]
+struct Wishes {
+    release: bool,
+    cut: bool,
+    end_job: bool,
+    end_orphans: bool,
+    leave: Option<u8>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    /// A session whose launch command is about to be started.
+    pub fn new() -> Self {
+        Self {
+            phase: Phase::Running,
+            held_since: None,
+            keeper_lost: false,
+            wishes: Wishes::default(),
+        }
+    }
+
+    /// Takes note of `event`, which happened at `now`.
+    pub fn tell(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::AnnouncementHeld => {
+                self.held_since.get_or_insert(now);
+            }
+            Event::AnnouncementReleased => self.held_since = None,
+            Event::LaunchEnded(status) => {
+                if self.phase == Phase::Running {
+                    self.phase = Phase::Draining {
+                        status,
+                        since: now,
+                        progress: now,
+                        cut: false,
+                    };
+                }
+            }
+            Event::Progress => {
+                if let Phase::Draining { progress, .. } = &mut self.phase {
+                    *progress = now;
+                }
+            }
+            Event::OutputDrained => {
+                if let Phase::Draining { status, .. } = self.phase {
+                    self.end(status, now);
+                }
+            }
+            Event::ClientGone => self.stop(CLIENT_GONE, now),
+            Event::Signal(number) => match self.phase {
+                Phase::Ending { status, .. } => self.leave(status),
+                _ => self.stop(128 + number, now),
+            },
+            Event::KeeperDone => match self.phase {
+                Phase::Ending { status, .. } => self.leave(status),
+                // It leaves only when told, so this one was ended by somebody else.
+                _ => self.lose_keeper(now),
+            },
+            Event::KeeperLost => self.lose_keeper(now),
+            Event::OrphansEnded => {
+                if let Phase::Ending { status, .. } = self.phase {
+                    self.leave(status);
+                }
+            }
+        }
+    }
+
+    /// Acts on the deadlines that `now` has reached.
+    ///
+    /// `undelivered` says whether bytes of the job's output wait for the client.
+    pub fn timeout(&mut self, now: Instant, undelivered: bool) {
+        if self
+            .held_since
+            .is_some_and(|since| now >= since + ANNOUNCEMENT_LIMIT)
+        {
+            self.held_since = None;
+            self.wishes.release = true;
+        }
+        match &mut self.phase {
+            Phase::Draining {
+                status,
+                since,
+                progress,
+                cut,
+            } => {
+                let stalled = undelivered && now >= *progress + STALL_LIMIT;
+                if stalled || now >= *since + DRAIN_LIMIT {
+                    let status = *status;
+                    self.end(status, now);
+                } else if !*cut && now >= *since + HOLDER_LIMIT {
+                    *cut = true;
+                    self.wishes.cut = true;
+                }
+            }
+            Phase::Ending { status, since } if now >= *since + END_LIMIT => {
+                let status = *status;
+                self.leave(status);
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Session::timeout`] is to be called next; `undelivered` as there.
+    pub fn deadline(&self, undelivered: bool) -> Option<Instant> {
+        let held = self.held_since.map(|since| since + ANNOUNCEMENT_LIMIT);
+        let phase = match self.phase {
+            Phase::Running | Phase::Done => None,
+            Phase::Draining {
+                since,
+                progress,
+                cut,
+                ..
+            } => {
+                let holder = (!cut).then_some(since + HOLDER_LIMIT);
+                let stall = undelivered.then_some(progress + STALL_LIMIT);
+                [holder, stall, Some(since + DRAIN_LIMIT)]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
+            Phase::Ending { since, .. } => Some(since + END_LIMIT),
+        };
+        [held, phase].into_iter().flatten().min()
+    }
+
+    /// The next thing to do, most urgent first; `None` when there is nothing more.
+    pub fn wish(&mut self) -> Option<Wish> {
+        let wishes = &mut self.wishes;
+        if std::mem::take(&mut wishes.release) {
+            Some(Wish::ReleaseAnnouncements)
+        } else if std::mem::take(&mut wishes.cut) {
+            Some(Wish::CutOutput)
+        } else if std::mem::take(&mut wishes.end_job) {
+            Some(Wish::EndJob)
+        } else if std::mem::take(&mut wishes.end_orphans) {
+            Some(Wish::EndOrphans)
+        } else {
+            wishes.leave.take().map(Wish::Leave)
+        }
+    }
+
+    /// Whether the end has begun: no new connection is worth taking.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. } | Phase::Done)
+    }
+
+    /// Whether the launch command has ended and its output is being delivered.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. })
+    }
+
+    /// Somebody asks for the end; a status that is already decided stays.
+    fn stop(&mut self, status: u8, now: Instant) {
+        match self.phase {
+            Phase::Running => self.end(status, now),
+            Phase::Draining { status, .. } => self.end(status, now),
+            Phase::Ending { .. } | Phase::Done => {}
+        }
+    }
+
+    fn end(&mut self, status: u8, now: Instant) {
+        self.phase = Phase::Ending { status, since: now };
+        if self.keeper_lost {
+            self.wishes.end_orphans = true;
+        } else {
+            self.wishes.end_job = true;
+        }
+    }
+
+    fn lose_keeper(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.keeper_lost, true) {
+            return;
+        }
+        match self.phase {
+            Phase::Running | Phase::Draining { .. } => self.stop(KEEPER_LOST, now),
+            Phase::Ending { .. } => {
+                self.wishes.end_job = false;
+                self.wishes.end_orphans = true;
+            }
+            Phase::Done => {}
+        }
+    }
+
+    fn leave(&mut self, status: u8) {
+        self.phase = Phase::Done;
+        self.held_since = None;
+        self.wishes = Wishes {
+            leave: Some(status),
+            ..Wishes::default()
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wishes(session: &mut Session) -> Vec<Wish> {
+        std::iter::from_fn(|| session.wish()).collect()
+    }
+
+    fn told(events: &[Event]) -> (Session, Vec<Wish>) {
+        let now = Instant::now();
+        let mut session = Session::new();
+        let mut heard = Vec::new();
+        for event in events {
+            session.tell(*event, now);
+            heard.extend(wishes(&mut session));
+        }
+        (session, heard)
+    }
+
+    #[test]
+    fn each_cause_of_an_end_has_its_status() {
+        use Event::*;
+        let table: &[(&[Event], &[Wish])] = &[
+            (
+                &[LaunchEnded(7), OutputDrained, KeeperDone],
+                &[Wish::EndJob, Wish::Leave(7)],
+            ),
+            (&[ClientGone, KeeperDone], &[Wish::EndJob, Wish::Leave(129)]),
+            (&[Signal(15), KeeperDone], &[Wish::EndJob, Wish::Leave(143)]),
+            (
+                &[KeeperLost, OrphansEnded],
+                &[Wish::EndOrphans, Wish::Leave(1)],
+            ),
+            (
+                &[Signal(1), KeeperLost, OrphansEnded],
+                &[Wish::EndJob, Wish::EndOrphans, Wish::Leave(129)],
+            ),
+            (
+                &[LaunchEnded(3), ClientGone, KeeperDone],
+                &[Wish::EndJob, Wish::Leave(3)],
+            ),
+            (
+                &[Signal(2), LaunchEnded(0), KeeperDone],
+                &[Wish::EndJob, Wish::Leave(130)],
+            ),
+            (&[Signal(15), Signal(15)], &[Wish::EndJob, Wish::Leave(143)]),
+            (
+                &[KeeperDone, OrphansEnded],
+                &[Wish::EndOrphans, Wish::Leave(1)],
+            ),
+        ];
+        for (events, expected) in table {
+            assert_eq!(told(events).1, *expected, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn output_held_open_by_somebody_else_is_cut_after_two_seconds() {
+        let now = Instant::now();
+        let mut session = Session::new();
+        session.tell(Event::LaunchEnded(0), now);
+        assert_eq!(session.deadline(false), Some(now + HOLDER_LIMIT));
+        session.timeout(now + HOLDER_LIMIT, false);
+        assert_eq!(wishes(&mut session), [Wish::CutOutput]);
+        assert_eq!(session.deadline(false), Some(now + DRAIN_LIMIT));
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_given_up_after_ten_seconds_without_progress() {
+        let now = Instant::now();
+        let mut session = Session::new();
+        session.tell(Event::LaunchEnded(4), now);
+        session.timeout(now + HOLDER_LIMIT, true);
+        session.tell(Event::Progress, now + Duration::from_secs(5));
+        session.timeout(now + STALL_LIMIT, true);
+        assert!(session.is_draining());
+        session.timeout(now + Duration::from_secs(5) + STALL_LIMIT, true);
+        assert_eq!(wishes(&mut session), [Wish::CutOutput, Wish::EndJob]);
+    }
+
+    #[test]
+    fn an_announcement_waits_ten_seconds_for_the_node() {
+        let now = Instant::now();
+        let mut session = Session::new();
+        session.tell(Event::AnnouncementHeld, now);
+        session.tell(Event::AnnouncementHeld, now + Duration::from_secs(1));
+        assert_eq!(session.deadline(false), Some(now + ANNOUNCEMENT_LIMIT));
+        session.timeout(now + ANNOUNCEMENT_LIMIT, false);
+        assert_eq!(wishes(&mut session), [Wish::ReleaseAnnouncements]);
+        assert_eq!(session.deadline(false), None);
+    }
+
+    #[test]
+    fn an_idle_session_has_no_deadline() {
+        assert_eq!(Session::new().deadline(false), None);
+    }
+
+    fn events() -> impl Strategy<Value = Vec<(Event, u64, bool)>> {
+        use Event::*;
+        let event = prop_oneof![
+            Just(AnnouncementHeld),
+            Just(AnnouncementReleased),
+            any::<u8>().prop_map(LaunchEnded),
+            Just(Progress),
+            Just(OutputDrained),
+            Just(ClientGone),
+            (1u8..65).prop_map(Signal),
+            Just(KeeperDone),
+            Just(KeeperLost),
+            Just(OrphansEnded),
+        ];
+        proptest::collection::vec((event, 0u64..5000, any::<bool>()), 0..40)
+    }
+
+    proptest! {
+        /// Whatever happened, once an end has been asked for it comes within its limits, and the
+        /// end of the job was asked for before.
+        #[test]
+        fn every_end_comes(events in events()) {
+            let mut now = Instant::now();
+            let mut session = Session::new();
+            let mut asked = false;
+            let mut left = None;
+            let mut hear = |session: &mut Session, left: &mut Option<u8>| {
+                while let Some(wish) = session.wish() {
+                    match wish {
+                        Wish::EndJob | Wish::EndOrphans => asked = true,
+                        Wish::Leave(status) => {
+                            assert!(asked, "left without ending the job");
+                            assert!(left.replace(status).is_none(), "left twice");
+                        }
+                        Wish::ReleaseAnnouncements | Wish::CutOutput => {}
+                    }
+                }
+            };
+            for (event, millis, undelivered) in events {
+                session.tell(event, now);
+                hear(&mut session, &mut left);
+                now += Duration::from_millis(millis);
+                if session.deadline(undelivered).is_some_and(|at| at <= now) {
+                    session.timeout(now, undelivered);
+                    hear(&mut session, &mut left);
+                }
+            }
+            session.tell(Event::Signal(15), now);
+            hear(&mut session, &mut left);
+            let bound = now + DRAIN_LIMIT + END_LIMIT + ANNOUNCEMENT_LIMIT;
+            while let Some(at) = session.deadline(true) {
+                prop_assert!(at <= bound, "a deadline beyond every limit");
+                session.timeout(at.max(now), true);
+                hear(&mut session, &mut left);
+            }
+            prop_assert!(left.is_some(), "never left");
+        }
+    }
+}
