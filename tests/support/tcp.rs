@@ -1,0 +1,111 @@
+//! The two far ends of a relayed connection: the client's, and the server's in the job.
+
+use std::io::{ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::BOUND;
+
+/// Connects to the proxy's listener on 127.0.0.1; every read and write on it is bounded.
+#[track_caller]
+pub fn connect(port: u16) -> TcpStream {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let stream = TcpStream::connect_timeout(&address, BOUND).expect("connecting to the proxy");
+    bounded(stream)
+}
+
+/// A server's listener on this host, on a port from the kernel.
+pub struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    /// Listens on `host`.
+    pub fn on(host: &str) -> Self {
+        let listener = TcpListener::bind((host, 0)).expect("a listener of the test's own");
+        listener.set_nonblocking(true).expect("F_SETFL on a socket");
+        Self { listener }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.listener
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port()
+    }
+
+    /// The next connection, bounded in itself and in its reads and writes.
+    #[track_caller]
+    pub fn accept(&self) -> TcpStream {
+        self.accept_within(BOUND)
+            .expect("a connection at the server")
+    }
+
+    /// The next connection, or `None` when none has come in this time.
+    pub fn accept_within(&self, bound: Duration) -> Option<TcpStream> {
+        let deadline = Instant::now() + bound;
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).expect("F_SETFL on a socket");
+                    return Some(bounded(stream));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("accept: {error}"),
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let timeout = PollTimeout::try_from(left).expect("a bound is less than 24 days");
+            let mut watched = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut watched, timeout);
+        }
+    }
+}
+
+fn bounded(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(BOUND)).expect("SO_RCVTIMEO");
+    stream.set_write_timeout(Some(BOUND)).expect("SO_SNDTIMEO");
+    stream
+}
+
+/// Everything up to the end of file.
+#[track_caller]
+pub fn read_all(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => bytes,
+        Err(error) => panic!(
+            "after {} bytes, before the end of file: {error}",
+            bytes.len()
+        ),
+    }
+}
+
+/// The next `length` bytes.
+#[track_caller]
+pub fn read_exactly(mut stream: &TcpStream, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    if let Err(error) = stream.read_exact(&mut bytes) {
+        panic!("reading {length} bytes: {error}");
+    }
+    bytes
+}
+
+/// Ends this direction; the other stays open.
+pub fn half_close(stream: &TcpStream) {
+    stream.shutdown(Shutdown::Write).expect("shutdown");
+}
+
+/// Closes the connection with a reset instead of an end of file.
+pub fn reset(stream: TcpStream) {
+    let linger = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger)
+        .expect("SO_LINGER");
+    drop(stream);
+}
