@@ -19,3 +19,4 @@
 pub mod reactor;
 pub mod relay;
 pub mod session;
+pub mod sys;
