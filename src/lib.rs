@@ -11,12 +11,18 @@
 //! proxy   selftest   keeper   cleanup
 //! launch   reactor   logging   sys              system calls live here and above
 //! session   intercept   relay   ending   process_tree   options   age   pure
+//! admission                                               pure
 //! ```
 //!
 //! The pure rows do no I/O, read no clock and hold no descriptor: they are told what happened and
 //! answer what shall be done.
 
+pub mod admission;
+pub mod logging;
+pub mod options;
 pub mod reactor;
 pub mod relay;
 pub mod session;
 pub mod sys;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod testing;

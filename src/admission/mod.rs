@@ -1,0 +1,283 @@
+//! Who may use the listener: only the proxy's own user, unless the options say otherwise.
+//!
+//! The announced port is on the login node's loopback, where every user of that node can connect.
+//! So before a byte is relayed the owner of the *client's* socket is looked up (sock_diag, or
+//! /proc/net/tcp where netlink is refused) and [`Rules`] decide. sshd's forwarding process runs
+//! as the user, so Remote-SSH passes.
+//!
+//! A peer on another machine has no owner that could be looked up here; such peers are refused
+//! unless `--admit any` or `--admit-from` lets them in.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// Whose local connections are relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admit {
+    /// Those of the proxy's own user: `self`.
+    Own,
+    /// Those of root too: `root`.
+    Root,
+    /// Everybody's, from other machines too: `any`.
+    Any,
+}
+
+impl fmt::Display for Admit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Admit::Own => "self",
+            Admit::Root => "root",
+            Admit::Any => "any",
+        })
+    }
+}
+
+impl FromStr for Admit {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Admit, &'static str> {
+        match text {
+            "self" => Ok(Admit::Own),
+            "root" => Ok(Admit::Root),
+            "any" => Ok(Admit::Any),
+            _ => Err("self, root or any is expected"),
+        }
+    }
+}
+
+/// A network: the addresses that share their first `prefix` bits with `base`.
+///
+/// The other bits of `base` are 0. An IPv4-mapped IPv6 network is held as its IPv4 network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    base: IpAddr,
+    prefix: u32,
+}
+
+impl Cidr {
+    /// Is `address` in this network? An IPv4-mapped address counts as its IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.base, address.to_canonical()) {
+            (IpAddr::V4(base), IpAddr::V4(it)) => {
+                (base.to_bits() ^ it.to_bits()) & mask4(self.prefix) == 0
+            }
+            (IpAddr::V6(base), IpAddr::V6(it)) => {
+                (base.to_bits() ^ it.to_bits()) & mask6(self.prefix) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The first `prefix` of 32 bits.
+fn mask4(prefix: u32) -> u32 {
+    u32::MAX.checked_shl(32 - prefix).unwrap_or(0)
+}
+
+/// The first `prefix` of 128 bits.
+fn mask6(prefix: u32) -> u128 {
+    u128::MAX.checked_shl(128 - prefix).unwrap_or(0)
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    /// Reads `ADDRESS/PREFIX`, or an address alone.
+    fn from_str(text: &str) -> Result<Cidr, String> {
+        let form = || {
+            "a network such as 10.1.0.0/16 or fd00:1::/32, or an address, is expected".to_owned()
+        };
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| form())?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => bits,
+            Some(prefix) => match prefix.parse() {
+                Ok(prefix) if prefix <= bits => prefix,
+                _ => {
+                    return Err(format!(
+                        "a prefix from 0 to {bits} is expected behind the /"
+                    ));
+                }
+            },
+        };
+        let (base, prefix) = match (address, address.to_canonical()) {
+            (IpAddr::V6(_), IpAddr::V4(mapped)) if prefix >= 96 => {
+                (IpAddr::V4(mapped), prefix - 96)
+            }
+            _ => (address, prefix),
+        };
+        let network = match base {
+            IpAddr::V4(it) => IpAddr::V4(Ipv4Addr::from_bits(it.to_bits() & mask4(prefix))),
+            IpAddr::V6(it) => IpAddr::V6(Ipv6Addr::from_bits(it.to_bits() & mask6(prefix))),
+        };
+        if network != base {
+            return Err(format!(
+                "bits are set behind the prefix; {network}/{prefix} is the network"
+            ));
+        }
+        Ok(Cidr { base, prefix })
+    }
+}
+
+/// What the kernel knows of a TCP socket that has exactly the addresses that were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Whose it is; 0 for one that nobody holds any more.
+    pub uid: u32,
+    /// Its inode; 0 once the last descriptor is closed.
+    pub inode: u32,
+    /// Its state, by the numbers of the kernel's `tcp_states.h`.
+    pub state: u8,
+}
+
+impl Owner {
+    /// `TCP_ESTABLISHED`.
+    pub const ESTABLISHED: u8 = 1;
+    /// `TCP_FIN_WAIT1`: the client has shut its sending side down.
+    pub const FIN_WAIT1: u8 = 4;
+    /// `TCP_FIN_WAIT2`: and we have acknowledged it.
+    pub const FIN_WAIT2: u8 = 5;
+
+    /// Does a process hold this socket and wait for our bytes? After close() the entry stays for
+    /// a minute with uid 0 and inode 0, and must not pass for root's.
+    fn is_held(&self) -> bool {
+        self.inode != 0
+            && matches!(
+                self.state,
+                Self::ESTABLISHED | Self::FIN_WAIT1 | Self::FIN_WAIT2
+            )
+    }
+}
+
+/// Who is admitted.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    admit: Admit,
+    from: Vec<Cidr>,
+    own_uid: u32,
+}
+
+/// Whether a connection is relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Admitted,
+    /// It is reset at once.
+    Refused(Reason),
+}
+
+/// Why a connection is not relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its socket belongs to another user.
+    OtherUser(u32),
+    /// It comes from another machine, and no network was named that holds its address.
+    OtherMachine,
+    /// No process holds its other end: closed already, or not found.
+    NoOwner,
+}
+
+impl Rules {
+    /// The rules of a proxy that runs as `own_uid` (its effective uid).
+    pub fn new(admit: Admit, from: Vec<Cidr>, own_uid: u32) -> Rules {
+        Rules {
+            admit,
+            from,
+            own_uid,
+        }
+    }
+
+    /// Has the owner to be looked up before [`decide`](Rules::decide)? `local` is whether the
+    /// peer's address is this machine's own.
+    pub fn asks_owner(&self, local: bool) -> bool {
+        local && self.admit != Admit::Any
+    }
+
+    /// Decides on a connection. `owner` is what the look-up found, if it was asked and did.
+    pub fn decide(&self, peer: IpAddr, local: bool, owner: Option<Owner>) -> Verdict {
+        if self.admit == Admit::Any {
+            return Verdict::Admitted;
+        }
+        if !local {
+            return match self.from.iter().any(|network| network.contains(peer)) {
+                true => Verdict::Admitted,
+                false => Verdict::Refused(Reason::OtherMachine),
+            };
+        }
+        match owner.filter(Owner::is_held) {
+            None => Verdict::Refused(Reason::NoOwner),
+            Some(Owner { uid, .. })
+                if uid == self.own_uid || (uid == 0 && self.admit == Admit::Root) =>
+            {
+                Verdict::Admitted
+            }
+            Some(Owner { uid, .. }) => Verdict::Refused(Reason::OtherUser(uid)),
+        }
+    }
+}
+
+/// Counts refused connections and decides which of them get a line in the log: a few at once,
+/// then one every [`Refusals::INTERVAL`], so that a scan cannot fill a disk. Each line carries
+/// the count of all, so nothing is lost but the detail.
+#[derive(Debug)]
+pub struct Refusals {
+    total: u64,
+    /// Lines that may be written now; `lines <= BURST`.
+    lines: u32,
+    /// Since when `lines` has been what it is; `None` while it is full.
+    since: Option<Instant>,
+}
+
+impl Refusals {
+    /// Lines that may follow one another at once.
+    pub const BURST: u32 = 8;
+    /// How long it takes until one more line may be written: about 30 KiB of log an hour.
+    pub const INTERVAL: Duration = Duration::from_secs(10);
+
+    /// Nothing refused yet.
+    pub fn new() -> Refusals {
+        Refusals {
+            total: 0,
+            lines: Self::BURST,
+            since: None,
+        }
+    }
+
+    /// Notes a refusal; the number of all so far where it shall be logged.
+    pub fn refused(&mut self, now: Instant) -> Option<u64> {
+        self.total += 1;
+        if let Some(since) = self.since {
+            let passed = now.saturating_duration_since(since).as_secs() / Self::INTERVAL.as_secs();
+            // At most BURST lines are missing, so more intervals than that do not matter.
+            let regained = passed.min(u64::from(Self::BURST - self.lines)) as u32;
+            self.lines += regained;
+            self.since = (self.lines < Self::BURST).then(|| since + Self::INTERVAL * regained);
+        }
+        self.lines = self.lines.checked_sub(1)?;
+        self.since.get_or_insert(now);
+        Some(self.total)
+    }
+
+    /// How many connections were refused.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,3 @@
+//! What fuzz targets and property tests check, for any input: one module for each machine.
+
+pub mod options;
