@@ -18,6 +18,9 @@
 //! answer what shall be done.
 
 pub mod admission;
+pub mod ending;
+pub mod keeper;
+pub mod launch;
 pub mod logging;
 pub mod options;
 pub mod reactor;

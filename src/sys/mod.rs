@@ -3,5 +3,9 @@
 //! Nothing here decides anything. `unsafe` stands in the submodules that say so, and nowhere else
 //! in the crate.
 
+pub mod channel;
+pub mod descendants;
+pub mod reap;
 pub mod signals;
+pub mod spawn;
 pub mod stdio;

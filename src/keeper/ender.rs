@@ -1,0 +1,315 @@
+//! The end of everything below this process, carried out: [`Ending`] decides, this sends the
+//! signals and runs `scancel`.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Display};
+use std::io;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use log::Level;
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
+
+use crate::ending::{Cancel, Ending, JobId, Outcome, Pass, Status, Steps};
+use crate::sys::descendants::{self, Process, Scope};
+use crate::sys::reap::{self, Left};
+use crate::sys::spawn::{Inherited, Standing, Terms, spawn};
+
+/// The program that takes a job back.
+const SCANCEL: &str = "scancel";
+
+/// What is to be ended.
+#[derive(Clone, Debug)]
+pub struct Below {
+    /// The launch command: its pid where it lives (as far as this process can tell), how it ended
+    /// where it has.
+    pub launch: Launched,
+    /// A session whose members are ended too, wherever their parents are.
+    pub session: Option<Pid>,
+    /// The job, where it is known.
+    pub job: Option<JobId>,
+    /// Children of ours which are none of the launch command's: spared, with all below them.
+    pub except: Vec<Pid>,
+}
+
+/// The launch command's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launched {
+    /// It was never started.
+    Never,
+    /// It runs under this pid.
+    Running(Pid),
+    /// It ended like this, and was reaped.
+    Ended(Status),
+}
+
+/// Something worth a line in the log.
+#[derive(Debug)]
+pub enum Note {
+    /// `scancel` was started.
+    Cancelling(JobId),
+    /// `scancel` ended.
+    Cancelled(JobId, Status),
+    /// `scancel` could not be started.
+    NoCancel(JobId, io::Error),
+    /// `scancel` did not end in time.
+    CancelStuck(JobId),
+    /// SIGTERM was not enough for so many processes.
+    Killing(usize),
+    /// A process could not be signalled.
+    NoSignal(Pid, io::Error),
+    /// The descendants could not be found.
+    NoScan(io::Error),
+    /// Something is left that cannot be killed.
+    GaveUp,
+}
+
+/// Most notes that wait for being taken. A crowd of processes that we may not signal is told of by
+/// its first few.
+const NOTES: usize = 16;
+
+/// An end that is going on.
+///
+/// Its owner is a child subreaper, reaps (see [`crate::sys::reap`]), and tells of each child that
+/// was reaped; it calls [`Ender::settle`] after each such round, and [`Ender::timeout`] at
+/// [`Ender::deadline`].
+#[derive(Debug)]
+pub struct Ender {
+    ending: Ending,
+    below: Below,
+    inherited: Inherited,
+    /// Who got SIGTERM: one more could mean "hurry, leave it undone" to a program.
+    told: Vec<Process>,
+    cancel: Option<(Pid, JobId)>,
+    /// Whether a child was reaped since the last [`Ender::settle`].
+    reaped: bool,
+    notes: VecDeque<Note>,
+}
+
+impl Ender {
+    /// Begins the end: sends SIGTERM. `inherited` is for `scancel`.
+    pub fn begin(now: Instant, below: Below, inherited: Inherited) -> Self {
+        let ended = match below.launch {
+            Launched::Ended(status) => Some(status),
+            Launched::Never | Launched::Running(_) => None,
+        };
+        let (ending, steps) = Ending::begin(now, below.job, ended);
+        let mut ender = Self {
+            ending,
+            below,
+            inherited,
+            told: Vec::new(),
+            cancel: None,
+            reaped: false,
+            notes: VecDeque::new(),
+        };
+        ender.perform(now, steps);
+        ender.settle(now, reap::left());
+        ender
+    }
+
+    /// The job's id became known.
+    pub fn job_known(&mut self, now: Instant, job: JobId) {
+        self.below.job = Some(job);
+        let steps = self.ending.job_known(now, job);
+        self.perform(now, steps);
+    }
+
+    /// A child of ours, or an adopted one, was reaped.
+    pub fn reaped(&mut self, now: Instant, pid: Pid, status: Status) {
+        self.reaped = true;
+        let steps = if let Some((_, job)) = self.cancel.take_if(|(cancel, _)| *cancel == pid) {
+            self.note(Note::Cancelled(job, status));
+            self.ending.cancel_ended(now)
+        } else if self.below.launch == Launched::Running(pid) {
+            self.below.launch = Launched::Ended(status);
+            self.ending.launch_ended(now, status)
+        } else {
+            return;
+        };
+        self.perform(now, steps);
+    }
+
+    /// A round of reaping is over, and this is what it left.
+    pub fn settle(&mut self, now: Instant, left: Left) {
+        if left == Left::None {
+            self.ending.emptied();
+        } else if std::mem::take(&mut self.reaped) {
+            let steps = self.ending.reaped();
+            self.perform(now, steps);
+        }
+    }
+
+    /// Acts on the deadlines that `now` has reached.
+    pub fn timeout(&mut self, now: Instant) {
+        let steps = self.ending.timeout(now);
+        self.perform(now, steps);
+        if self.ending.outcome() == Some(Outcome::GaveUp) {
+            self.note(Note::GaveUp);
+        }
+    }
+
+    /// When [`Ender::timeout`] is to be called next.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.ending.deadline()
+    }
+
+    /// Whether it is over, either way.
+    pub fn is_done(&self) -> bool {
+        self.outcome().is_some()
+    }
+
+    /// How it came out, once it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.ending.outcome()
+    }
+
+    /// The next line for the log.
+    pub fn take_note(&mut self) -> Option<Note> {
+        self.notes.pop_front()
+    }
+
+    fn perform(&mut self, now: Instant, steps: Steps) {
+        let mut pass = steps.pass;
+        match steps.cancel {
+            Some(Cancel::Start(job)) => match self.start_cancel() {
+                Ok(pid) => {
+                    self.cancel = Some((pid, job));
+                    self.note(Note::Cancelling(job));
+                }
+                Err(error) => {
+                    self.note(Note::NoCancel(job, error));
+                    pass = self.ending.cancel_ended(now).pass.or(pass);
+                }
+            },
+            Some(Cancel::Stop) => {
+                if let Some((pid, job)) = self.cancel.take() {
+                    // Not reaped yet, so the pid is still its own. An error means that it is
+                    // already dead.
+                    let _ = kill_process(pid, Signal::KILL);
+                    self.note(Note::CancelStuck(job));
+                }
+            }
+            None => {}
+        }
+        if let Some(pass) = pass {
+            self.signal(pass);
+        }
+    }
+
+    fn start_cancel(&self) -> io::Result<Pid> {
+        let Some(job) = self.below.job else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut command = Command::new(SCANCEL);
+        command
+            .arg(job.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let terms = Terms {
+            inherited: &self.inherited,
+            standing: Standing::Group,
+            // It is to outlive us, if it comes to that.
+            death_signal: None,
+            keep: None,
+        };
+        spawn(&mut command, terms)
+    }
+
+    fn signal(&mut self, pass: Pass) {
+        let own = getpid();
+        let mut except = self.below.except.clone();
+        except.extend(self.cancel.map(|(pid, _)| pid));
+        let scope = Scope {
+            root: own,
+            session: self.below.session,
+            except: &except,
+        };
+        let processes = match descendants::descendants(scope) {
+            Ok(processes) => processes,
+            Err(error) => {
+                self.note(Note::NoScan(error));
+                return self.signal_launch(pass);
+            }
+        };
+        if processes.is_empty() && !self.below.except.is_empty() {
+            // Children that are not meant live on, so no wait(2) will say this.
+            self.ending.emptied();
+        }
+        if pass == Pass::Kill && !processes.is_empty() {
+            self.note(Note::Killing(processes.len()));
+        }
+        for process in processes {
+            let signals: &[Signal] = match pass {
+                Pass::Kill => &[Signal::KILL],
+                _ if self.told.contains(&process) => continue,
+                Pass::TerminateOrphans if process.parent != own.as_raw_nonzero().get() => continue,
+                // An interactive shell ignores SIGTERM, but not the hang-up; a stopped process
+                // takes neither before it is continued. salloc releases its job on SIGTERM, and
+                // with SIGHUP some versions leave before they have.
+                _ if self.below.launch == Launched::Running(process.pid) => {
+                    &[Signal::TERM, Signal::CONT]
+                }
+                _ => &[Signal::TERM, Signal::HUP, Signal::CONT],
+            };
+            if pass != Pass::Kill {
+                self.told.push(process);
+            }
+            if let Err(error) = descendants::send(&process, signals) {
+                self.note(Note::NoSignal(process.pid, error));
+            }
+        }
+    }
+
+    /// What can be done without /proc: the launch command's group.
+    fn signal_launch(&mut self, pass: Pass) {
+        let Launched::Running(pid) = self.below.launch else {
+            return;
+        };
+        let signal = match pass {
+            Pass::Terminate => Signal::TERM,
+            Pass::TerminateOrphans => return,
+            Pass::Kill => Signal::KILL,
+        };
+        if let Err(errno) = kill_process_group(pid, signal) {
+            self.note(Note::NoSignal(pid, errno.into()));
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        if self.notes.len() < NOTES {
+            self.notes.push_back(note);
+        }
+    }
+}
+
+impl Note {
+    /// How much it matters.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Cancelling(_) | Self::Cancelled(_, Status::Code(0)) => Level::Info,
+            Self::Killing(_) => Level::Info,
+            Self::GaveUp => Level::Error,
+            _ => Level::Warn,
+        }
+    }
+}
+
+impl Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelling(job) => write!(f, "cancelling job {job}"),
+            Self::Cancelled(job, Status::Code(0)) => write!(f, "job {job} cancelled"),
+            Self::Cancelled(job, status) => write!(f, "cannot cancel job {job}: {status}"),
+            Self::NoCancel(job, error) => write!(f, "cannot cancel job {job}: {SCANCEL}: {error}"),
+            Self::CancelStuck(job) => write!(f, "cannot cancel job {job}: {SCANCEL} does not end"),
+            Self::Killing(count) => write!(f, "killing {count} processes that did not end in time"),
+            Self::NoSignal(pid, error) => {
+                write!(f, "cannot signal process {}: {error}", pid.as_raw_nonzero())
+            }
+            Self::NoScan(error) => write!(f, "cannot look for processes: {error}"),
+            Self::GaveUp => f.write_str("processes of the launch command cannot be killed"),
+        }
+    }
+}

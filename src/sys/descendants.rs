@@ -1,0 +1,282 @@
+//! The processes below one of ours, and signals to them.
+//!
+//! One process group is not enough: salloc puts its command into a group of its own, and anybody
+//! may start a session. What cannot be left behind is the chain of parents, as long as its top is a
+//! child subreaper; where a link of it cannot be seen (`hidepid` hides the processes of others, and
+//! set-id ones), the session still tells.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+
+/// A process as /proc shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id, which is its own only together with `started`.
+    pub pid: Pid,
+    /// Its parent's id, 0 for none.
+    pub parent: i32,
+    /// Its session's id.
+    pub session: i32,
+    /// When it started, in clock ticks since boot.
+    pub started: u64,
+}
+
+/// Where to look for descendants.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The process whose descendants are meant; it is not one itself.
+    pub root: Pid,
+    /// A session whose members are descendants by definition.
+    pub session: Option<Pid>,
+    /// Processes that are left out, with everything below them.
+    pub except: &'a [Pid],
+}
+
+/// All descendants at this moment, parents before their children. Those that end or fork meanwhile
+/// may be missing.
+pub fn descendants(scope: Scope<'_>) -> io::Result<Vec<Process>> {
+    Ok(select(scan()?, scope))
+}
+
+/// Sends `signals`, in this order, to `process`, unless the pid belongs to another one by now.
+///
+/// A process that is gone is no error.
+pub fn send(process: &Process, signals: &[Signal]) -> io::Result<()> {
+    // The pidfd first: if the identity is right after it was opened, it holds on to that identity.
+    // Without pidfds (before Linux 5.3, or where a filter forbids them) a moment remains between
+    // the look and the signal in which all pids would have to be used up.
+    let pidfd = pidfd_open(process.pid, PidfdFlags::empty());
+    if read(process.pid).is_none_or(|now| now.started != process.started) {
+        return Ok(());
+    }
+    for &signal in signals {
+        if let Ok(pidfd) = &pidfd
+            && pidfd_send_signal(pidfd, signal).is_ok()
+        {
+            continue;
+        }
+        match kill_process(process.pid, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+fn scan() -> io::Result<Vec<Process>> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        processes.extend(pid.and_then(Pid::from_raw).and_then(read));
+    }
+    Ok(processes)
+}
+
+/// The process with this pid, if there is one.
+fn read(pid: Pid) -> Option<Process> {
+    // A stat line: 51 numbers of at most 20 digits, and a name of at most 64 bytes. What is needed
+    // of it stands in front.
+    let mut line = [0; 512];
+    let mut file = File::open(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let length = file.read(&mut line).ok()?;
+    parse(pid, &line[..length])
+}
+
+/// proc(5): `pid (comm) state ppid pgrp session … starttime`. The name may hold blanks and
+/// parentheses; none follows its last one.
+fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
+    let behind_name = line.iter().rposition(|&byte| byte == b')')? + 1;
+    let text = std::str::from_utf8(&line[behind_name..]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    // The state is field 3 of the line.
+    let parent = fields.nth(4 - 3)?.parse().ok()?;
+    let session = fields.nth(6 - 5)?.parse().ok()?;
+    let started = fields.nth(22 - 7)?.parse().ok()?;
+    Some(Process {
+        pid,
+        parent,
+        session,
+        started,
+    })
+}
+
+/// The descendants among `all`.
+fn select(mut all: Vec<Process>, scope: Scope<'_>) -> Vec<Process> {
+    all.sort_unstable_by_key(|process| (process.parent, process.pid.as_raw_nonzero()));
+    let mut tree = Tree {
+        seen: vec![false; all.len()],
+        all: &all,
+    };
+    let raw = |pid: Pid| pid.as_raw_nonzero().get();
+    let mut left_out = Vec::new();
+    for &pid in scope.except {
+        tree.take_one(raw(pid), &mut left_out);
+    }
+    let mut found = Vec::new();
+    // Before the root itself is found by way of its session, or of a loop of stale parents.
+    tree.take_below(raw(scope.root), &mut found);
+    for process in &all {
+        if scope
+            .session
+            .is_some_and(|session| raw(session) == process.session)
+            && process.pid != scope.root
+        {
+            tree.take_one(raw(process.pid), &mut found);
+        }
+    }
+    found.retain(|process| process.pid != scope.root);
+    found
+}
+
+/// Processes in the order of their parents, each taken at most once.
+struct Tree<'a> {
+    all: &'a [Process],
+    seen: Vec<bool>,
+}
+
+impl Tree<'_> {
+    /// Takes this process, and then everything below it.
+    fn take_one(&mut self, pid: i32, taken: &mut Vec<Process>) {
+        let index = self
+            .all
+            .iter()
+            .position(|process| process.pid.as_raw_nonzero().get() == pid);
+        if let Some(index) = index
+            && !std::mem::replace(&mut self.seen[index], true)
+        {
+            taken.push(self.all[index]);
+            self.take_below(pid, taken);
+        }
+    }
+
+    /// Takes everything below this process, level by level.
+    fn take_below(&mut self, pid: i32, taken: &mut Vec<Process>) {
+        let mut parent = pid;
+        let mut next = taken.len();
+        loop {
+            let first = self.all.partition_point(|process| process.parent < parent);
+            for index in first..self.all.len() {
+                if self.all[index].parent != parent {
+                    break;
+                }
+                if !std::mem::replace(&mut self.seen[index], true) {
+                    taken.push(self.all[index]);
+                }
+            }
+            let Some(process) = taken.get(next) else {
+                return;
+            };
+            parent = process.pid.as_raw_nonzero().get();
+            next += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pid(number: i32) -> Pid {
+        Pid::from_raw(number).expect("a pid")
+    }
+
+    fn processes(table: &[(i32, i32, i32)]) -> Vec<Process> {
+        let process = |&(number, parent, session)| Process {
+            pid: pid(number),
+            parent,
+            session,
+            started: 0,
+        };
+        table.iter().map(process).collect()
+    }
+
+    fn selected(table: &[(i32, i32, i32)], session: Option<i32>, except: &[i32]) -> Vec<i32> {
+        let except: Vec<Pid> = except.iter().map(|&number| pid(number)).collect();
+        let scope = Scope {
+            root: pid(10),
+            session: session.map(pid),
+            except: &except,
+        };
+        let found = select(processes(table), scope);
+        found
+            .iter()
+            .map(|process| process.pid.as_raw_nonzero().get())
+            .collect()
+    }
+
+    #[test]
+    fn descendants_come_parents_first_whatever_their_numbers() {
+        let table = [
+            (1, 0, 1),
+            (10, 1, 10),
+            (3, 20, 3),
+            (20, 10, 10),
+            (5, 3, 3),
+            (30, 10, 30),
+            (40, 1, 40),
+        ];
+        assert_eq!(selected(&table, None, &[]), [20, 30, 3, 5]);
+    }
+
+    #[test]
+    fn a_session_bridges_a_link_that_is_hidden() {
+        // 20, a set-id wrapper, is not to be seen.
+        let table = [(1, 0, 1), (10, 1, 10), (21, 20, 10), (22, 21, 22)];
+        assert_eq!(selected(&table, None, &[]), []);
+        assert_eq!(selected(&table, Some(10), &[]), [21, 22]);
+    }
+
+    #[test]
+    fn an_exception_covers_what_is_below_it() {
+        let table = [(10, 1, 10), (20, 10, 10), (21, 20, 10), (30, 10, 10)];
+        assert_eq!(selected(&table, Some(10), &[20, 99]), [30]);
+    }
+
+    #[test]
+    fn a_loop_of_stale_parents_ends() {
+        let table = [(10, 21, 10), (20, 10, 10), (21, 20, 10)];
+        assert_eq!(selected(&table, Some(10), &[]), [20, 21]);
+    }
+
+    #[test]
+    fn a_name_may_look_like_the_fields_behind_it() {
+        let line = b"42 (a) S 1 (b) R) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 1234567 1";
+        let process = parse(pid(42), line).expect("a stat line");
+        assert_eq!((process.parent, process.session), (7, 9));
+        assert_eq!(process.started, 1_234_567);
+    }
+
+    #[test]
+    fn what_is_no_stat_line_is_no_process() {
+        for line in [
+            "",
+            "42",
+            "42 (a)",
+            "42 (a) S",
+            "42 (a) S x 1 1",
+            "42 (a) S 1 2 3 4 5",
+        ] {
+            assert_eq!(parse(pid(42), line.as_bytes()), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_and_another_with_its_pid_is_spared() {
+        let own = read(rustix::process::getpid()).expect("ourselves");
+        assert_eq!(
+            own.parent,
+            rustix::process::getppid()
+                .expect("a parent")
+                .as_raw_nonzero()
+                .get()
+        );
+        let earlier = Process {
+            started: own.started - 1,
+            ..own
+        };
+        send(&earlier, &[Signal::KILL]).expect("spared");
+    }
+}
