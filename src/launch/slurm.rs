@@ -30,7 +30,7 @@ mod tests {
         let args = ["--x11", "-p", "gpu", "--x11"].map(String::from);
         let launch = Launch::salloc(None, &args);
         assert_eq!(launch.program, "salloc");
-        assert_eq!(launch.args, args);
+        assert_eq!(launch.args, args.map(OsString::from));
     }
 
     #[test]
