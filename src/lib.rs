@@ -25,6 +25,7 @@ pub mod logging;
 pub mod options;
 pub mod reactor;
 pub mod relay;
+pub mod selftest;
 pub mod session;
 pub mod sys;
 #[cfg(any(test, feature = "fuzzing"))]
