@@ -251,8 +251,8 @@ Usage: vscode-shell-proxy [OPTIONS] [-- COMMAND [ARG...]]
 Runs a VS Code Remote-SSH session inside a scheduler's job instead of on the
 login node. Meant as the RemoteCommand of an ssh Host stanza.
 
-COMMAND is launched instead of salloc, verbatim; its standard streams have to lead
-to a shell in the job. It cannot be combined with --group or --salloc-arg.
+COMMAND is launched instead of salloc, verbatim; its standard streams have to
+lead to a shell in the job. It cannot be combined with --group or --salloc-arg.
 
 Options:
 ";
@@ -1119,7 +1119,8 @@ mod tests {
             );
         }
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
-        assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
+        let untidy = text.lines().find(|line| *line != line.trim_end());
+        assert_eq!(untidy, None);
         let version = format!("vscode-shell-proxy {}\n", env!("CARGO_PKG_VERSION"));
         assert_eq!(request(&["--version"]), Ok(Request::Version(version)));
     }
