@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod descendants;
+pub mod private_file;
 pub mod reap;
 pub mod signals;
 pub mod spawn;
