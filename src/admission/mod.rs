@@ -1,12 +1,15 @@
 //! Who may use the listener: only the proxy's own user, unless the options say otherwise.
 //!
 //! The announced port is on the login node's loopback, where every user of that node can connect.
-//! So before a byte is relayed the owner of the *client's* socket is looked up (sock_diag, or
-//! /proc/net/tcp where netlink is refused) and [`Rules`] decide. sshd's forwarding process runs
+//! So before a byte is relayed the owner of the *client's* socket is looked up ([`sock_diag`], or
+//! [`proc_net`] where netlink is refused) and [`Rules`] decide. sshd's forwarding process runs
 //! as the user, so Remote-SSH passes.
 //!
 //! A peer on another machine has no owner that could be looked up here; such peers are refused
 //! unless `--admit any` or `--admit-from` lets them in.
+
+pub mod proc_net;
+pub mod sock_diag;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -279,5 +282,188 @@ impl Refusals {
 impl Default for Refusals {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ME: u32 = 1000;
+
+    fn owned(uid: u32) -> Option<Owner> {
+        Some(Owner {
+            uid,
+            inode: 7,
+            state: Owner::ESTABLISHED,
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn local_peers_are_judged_by_their_uid() {
+        use Reason::{NoOwner, OtherUser};
+        use Verdict::{Admitted, Refused};
+        for (admit, uid, verdict) in [
+            (Admit::Own, ME, Admitted),
+            (Admit::Own, 0, Refused(OtherUser(0))),
+            (Admit::Own, 1001, Refused(OtherUser(1001))),
+            (Admit::Root, ME, Admitted),
+            (Admit::Root, 0, Admitted),
+            (Admit::Root, 1001, Refused(OtherUser(1001))),
+            (Admit::Any, ME, Admitted),
+            (Admit::Any, 1001, Admitted),
+        ] {
+            // A network that holds loopback opens nothing to users of this machine.
+            let rules = Rules::new(admit, vec!["127.0.0.0/8".parse().unwrap()], ME);
+            assert_eq!(
+                rules.decide(ip("127.0.0.1"), true, owned(uid)),
+                verdict,
+                "{admit} {uid}"
+            );
+            if admit != Admit::Any {
+                assert!(rules.asks_owner(true));
+                assert_eq!(rules.decide(ip("127.0.0.1"), true, None), Refused(NoOwner));
+            }
+        }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_holds_is_nobodys() {
+        for admit in [Admit::Own, Admit::Root] {
+            let rules = Rules::new(admit, Vec::new(), 0);
+            for state in 0..=255 {
+                let held = matches!(state, 1 | 4 | 5);
+                for (inode, held) in [(7, held), (0, false)] {
+                    let owner = Owner {
+                        uid: 0,
+                        inode,
+                        state,
+                    };
+                    let expected = match held {
+                        true => Verdict::Admitted,
+                        false => Verdict::Refused(Reason::NoOwner),
+                    };
+                    assert_eq!(
+                        rules.decide(ip("::1"), true, Some(owner)),
+                        expected,
+                        "{owner:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_machines_need_a_network_or_any() {
+        let networks = vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let rules = Rules::new(Admit::Root, networks.clone(), ME);
+        assert!(!rules.asks_owner(false));
+        for (peer, admitted) in [
+            ("10.1.255.1", true),
+            ("::ffff:10.1.0.1", true),
+            ("fd12::1", true),
+            ("10.2.0.1", false),
+            ("fe80::1", false),
+        ] {
+            let verdict = rules.decide(ip(peer), false, None);
+            assert_eq!(verdict == Verdict::Admitted, admitted, "{peer}");
+            let closed = Rules::new(Admit::Own, Vec::new(), ME).decide(ip(peer), false, None);
+            assert_eq!(closed, Verdict::Refused(Reason::OtherMachine));
+        }
+        let any = Rules::new(Admit::Any, Vec::new(), ME);
+        assert!(!any.asks_owner(false) && !any.asks_owner(true));
+        assert_eq!(any.decide(ip("8.8.8.8"), false, None), Verdict::Admitted);
+    }
+
+    #[test]
+    fn networks_are_read_and_wrong_ones_explained() {
+        for (text, printed) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+            ("::1", "::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ] {
+            assert_eq!(
+                text.parse::<Cidr>().map(|it| it.to_string()),
+                Ok(printed.to_owned())
+            );
+        }
+        for text in [
+            "",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0/8",
+            "10.0.0.0/33",
+            "::/129",
+            "::/-1",
+            "::/1/1",
+            "10.0.0.1/8",
+            "fd00::1/64",
+            "localhost",
+        ] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_network_holds_what_shares_its_bits(a: u128, b: u128, prefix in 0..=128u32) {
+            let address = |bits| IpAddr::V6(Ipv6Addr::from_bits(bits));
+            let mask = if prefix == 0 { 0 } else { !0 << (128 - prefix) };
+            prop_assume!(address(b).to_canonical().is_ipv6());
+            let network: Cidr = format!("{}/{prefix}", address(a & mask)).parse().unwrap();
+            prop_assert_eq!(network.contains(address(b)), a & mask == b & mask);
+            prop_assert!(network.contains(address(a)) || address(a).to_canonical().is_ipv4());
+            prop_assert_eq!(network.to_string().parse(), Ok(network));
+        }
+
+        #[test]
+        fn any_text_is_a_network_or_explained(text in ".*") {
+            if let Ok(network) = text.parse::<Cidr>() {
+                prop_assert_eq!(network.to_string().parse(), Ok(network));
+            }
+        }
+
+        #[test]
+        fn a_scan_of_any_shape_gets_few_lines(gaps in prop::collection::vec(0..15_000u64, 1..500)) {
+            let start = Instant::now();
+            let (mut now, mut lines, mut refusals) = (start, 0, Refusals::new());
+            for (n, gap) in gaps.iter().enumerate() {
+                now += Duration::from_millis(*gap);
+                if let Some(total) = refusals.refused(now) {
+                    prop_assert_eq!(total, n as u64 + 1);
+                    lines += 1;
+                }
+            }
+            prop_assert_eq!(refusals.total(), gaps.len() as u64);
+            let allowed = (now - start).as_secs() / Refusals::INTERVAL.as_secs();
+            prop_assert!(lines <= allowed + u64::from(Refusals::BURST));
+        }
+    }
+
+    #[test]
+    fn lines_come_back_with_time() {
+        let start = Instant::now();
+        let mut refusals = Refusals::new();
+        let mut logged = |seconds| refusals.refused(start + Duration::from_secs(seconds));
+        for n in 1..=8 {
+            assert_eq!(logged(0), Some(n));
+        }
+        assert_eq!(logged(9), None);
+        assert_eq!(logged(10), Some(10));
+        assert_eq!(logged(19), None);
+        assert_eq!(logged(20), Some(12));
+        // A quiet hour gives all eight back, and no more.
+        for n in 13..=20 {
+            assert_eq!(logged(3600), Some(n));
+        }
+        assert_eq!(logged(3600), None);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod descendants;
+pub mod peer;
 pub mod private_file;
 pub mod reap;
 pub mod signals;
