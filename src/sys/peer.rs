@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
-    socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage,
+    connect, recv, send, socket,
 };
 use nix::unistd::{Uid, User};
 
@@ -96,21 +96,20 @@ impl Default for Lookup {
 
 /// Is this an address of this very machine? Strictly of this network namespace, which is where
 /// the look-up looks, too.
-pub fn is_own(address: IpAddr) -> bool {
+///
+/// # Errors
+/// The interfaces' addresses could not be listed; such a peer must not pass for another machine's.
+pub fn is_own(address: IpAddr) -> io::Result<bool> {
     let address = address.to_canonical();
-    let ours = |storage: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
-        let v4 = storage
-            .as_sockaddr_in()
-            .map(|it| IpAddr::V4(Ipv4Addr::from(it.ip())));
-        let v6 = storage
-            .as_sockaddr_in6()
-            .map(|it| IpAddr::V6(Ipv6Addr::from(it.ip())));
+    if address.is_loopback() {
+        return Ok(true);
+    }
+    let ip = |storage: SockaddrStorage| -> Option<IpAddr> {
+        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        let v6 = storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
         v4.or(v6)
     };
-    address.is_loopback()
-        || getifaddrs().is_ok_and(|mut interfaces| {
-            interfaces.any(|interface| interface.address.and_then(ours) == Some(address))
-        })
+    Ok(getifaddrs()?.any(|interface| interface.address.and_then(ip) == Some(address)))
 }
 
 /// A user's name. The site's user database may take its time; but whoever connects from this
@@ -235,7 +234,7 @@ mod tests {
                 assert_eq!(owner.state, Owner::ESTABLISHED);
                 assert_ne!(owner.inode, 0);
             }
-            assert!(is_own(pair.peer.ip()));
+            assert!(is_own(pair.peer.ip()).unwrap());
         }
     }
 
@@ -358,10 +357,10 @@ mod tests {
     fn other_machines_addresses_are_not_our_own() {
         // TEST-NET-1 and the documentation prefix: nobody's.
         for address in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "0.0.0.0"] {
-            assert!(!is_own(address.parse().unwrap()), "{address}");
+            assert!(!is_own(address.parse().unwrap()).unwrap(), "{address}");
         }
         for address in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"] {
-            assert!(is_own(address.parse().unwrap()), "{address}");
+            assert!(is_own(address.parse().unwrap()).unwrap(), "{address}");
         }
     }
 
