@@ -472,6 +472,20 @@ impl Session {
         })
     }
 
+    /// Makes the shell print an address of port `backend`, and returns the port that the client is
+    /// told instead.
+    #[track_caller]
+    pub fn announce(&mut self, backend: u16) -> u16 {
+        let line = self.ask(&format!("echo listeningOn==127.0.0.1:{backend}=="));
+        let port = line
+            .strip_prefix("listeningOn==127.0.0.1:")
+            .and_then(|l| l.strip_suffix("=="));
+        match port.and_then(|port| port.parse().ok()) {
+            Some(port) if port != backend => port,
+            _ => self.fail(&format!("{line:?} is not an address of the proxy's")),
+        }
+    }
+
     /// Waits for stdout's end of file; what had not been read before it.
     #[track_caller]
     pub fn rest_of_stdout(&mut self) -> Vec<u8> {
@@ -481,6 +495,11 @@ impl Session {
                 .is_ended()
                 .then(|| session.stdout.unread().to_vec())
         })
+    }
+
+    /// What has come on stdout and was not read by the test yet.
+    pub fn unread_stdout(&self) -> &[u8] {
+        self.stdout.unread()
     }
 
     /// What has come on stderr so far.

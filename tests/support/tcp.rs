@@ -109,3 +109,21 @@ pub fn reset(stream: TcpStream) {
         .expect("SO_LINGER");
     drop(stream);
 }
+
+/// Bytes of all values without an obvious period, the same for the same `seed`.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let word = || {
+        // Marsaglia's xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_ne_bytes()
+    };
+    let mut bytes: Vec<u8> = std::iter::repeat_with(word)
+        .take(length / 8 + 1)
+        .flatten()
+        .collect();
+    bytes.truncate(length);
+    bytes
+}
