@@ -259,3 +259,100 @@ impl Connection {
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use std::thread;
+
+    const SECRET: [u8; TOKEN] = [b's'; TOKEN];
+
+    /// A server for the rest of the test program's life.
+    fn server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = Server {
+            listener,
+            token: SECRET,
+            connections: Vec::new(),
+            swallowed: Vec::new(),
+        };
+        thread::spawn(move || server.serve());
+        address
+    }
+
+    fn ask(address: SocketAddr, token: [u8; TOKEN], task: Task, length: u64) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = Request {
+            token,
+            task,
+            number: 1,
+            length,
+        };
+        stream.write_all(&request.encode()).unwrap();
+        stream
+    }
+
+    fn rest(mut stream: &TcpStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_host_is_found_in_both_forms_among_the_originals_arguments() {
+        let host = |args: &[&str]| host_option(args.iter().map(OsString::from));
+        assert_eq!(
+            host(&["command-shell", "--on-host=0.0.0.0", "--on-port"]),
+            Some("0.0.0.0".into())
+        );
+        assert_eq!(host(&["--on-port", "--on-host", "::1"]), Some("::1".into()));
+        assert_eq!(host(&["--on-port"]), None);
+    }
+
+    #[test]
+    fn who_has_not_the_token_gets_nothing() {
+        let stream = ask(server(), [b'x'; TOKEN], Task::Exchange, 100);
+        let mut bytes = Vec::new();
+        // Closed with unread bytes or without: an end or a reset.
+        let _ = (&stream).read_to_end(&mut bytes);
+        assert_eq!(bytes, b"");
+    }
+
+    #[test]
+    fn an_echo_gives_back_what_it_gets() {
+        let stream = ask(server(), SECRET, Task::Echo, 0);
+        (&stream).write_all(b"hello").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&stream), b"hello");
+    }
+
+    #[test]
+    fn totals_follow_the_pattern_of_an_exchange() {
+        let stream = ask(server(), SECRET, Task::Exchange, 100);
+        (&stream).write_all(b"hello").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let bytes = rest(&stream);
+        let (pattern, totals) = bytes.split_at(100);
+        let (mut down, mut up) = (Tally::default(), Tally::default());
+        down.take(pattern);
+        up.take(b"hello");
+        assert_eq!(down.totals(), Pattern::new(1, Way::Down, 100).totals());
+        assert_eq!(Totals::decode(totals), Some(up.totals()));
+    }
+
+    #[test]
+    fn a_report_waits_for_what_was_swallowed() {
+        let address = server();
+        let report = ask(address, SECRET, Task::Report, 0);
+        let swallow = ask(address, SECRET, Task::Swallow, 0);
+        assert_eq!(rest(&swallow), b"");
+        (&swallow).write_all(b"hello").unwrap();
+        swallow.shutdown(Shutdown::Write).unwrap();
+        let mut totals = [0; 16];
+        (&report).read_exact(&mut totals).unwrap();
+        assert_eq!(Totals::decode(&totals).unwrap().bytes, 5);
+    }
+}
