@@ -208,6 +208,18 @@ impl Rules {
         local && self.admit != Admit::Any
     }
 
+    /// Whose connections from other machines are admitted, in words.
+    pub fn others(&self) -> String {
+        match (self.admit, &self.from[..]) {
+            (Admit::Any, _) => "all (--admit any)".to_owned(),
+            (_, []) => "none (--admit-from CIDR lets some in)".to_owned(),
+            (_, from) => {
+                let networks: Vec<String> = from.iter().map(Cidr::to_string).collect();
+                format!("those from {}", networks.join(", "))
+            }
+        }
+    }
+
     /// Decides on a connection. `owner` is what the look-up found, if it was asked and did.
     pub fn decide(&self, peer: IpAddr, local: bool, owner: Option<Owner>) -> Verdict {
         if self.admit == Admit::Any {

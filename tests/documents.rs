@@ -1,0 +1,46 @@
+//! The documents say what the program does.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+}
+
+/// Every Rust source below a directory of the project, and shell scripts beside them.
+fn sources(directory: &Path, text: &mut String) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if let Ok(content) = fs::read_to_string(&path) {
+            text.push_str(&content);
+        }
+    }
+}
+
+/// What stands between backquotes in the last column of a table's row.
+fn named_tests(row: &str) -> Vec<&str> {
+    let last = row.trim_end_matches('|').rsplit('|').next().unwrap();
+    last.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut text = String::new();
+    sources(&root.join("src"), &mut text);
+    sources(&root.join("tests"), &mut text);
+    let security = read("SECURITY.md");
+    let rows = security.lines().filter(|line| line.starts_with("| "));
+    let named: Vec<&str> = rows.flat_map(named_tests).collect();
+    assert!(named.len() > 10, "the table was not understood: {named:?}");
+    for name in named {
+        assert!(
+            text.contains(&format!("fn {name}(")),
+            "SECURITY.md names the test {name}, which does not exist"
+        );
+    }
+}
