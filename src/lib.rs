@@ -19,12 +19,15 @@
 
 pub mod admission;
 pub mod ending;
+pub mod intercept;
 pub mod keeper;
 pub mod launch;
 pub mod logging;
 pub mod options;
+pub mod proxy;
 pub mod reactor;
 pub mod relay;
+pub mod resolve;
 pub mod selftest;
 pub mod session;
 pub mod sys;

@@ -293,7 +293,6 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn wishes(session: &mut Session) -> Vec<Wish> {
         std::iter::from_fn(|| session.wish()).collect()
@@ -386,64 +385,5 @@ mod tests {
     #[test]
     fn an_idle_session_has_no_deadline() {
         assert_eq!(Session::new().deadline(false), None);
-    }
-
-    fn events() -> impl Strategy<Value = Vec<(Event, u64, bool)>> {
-        use Event::*;
-        let event = prop_oneof![
-            Just(AnnouncementHeld),
-            Just(AnnouncementReleased),
-            any::<u8>().prop_map(LaunchEnded),
-            Just(Progress),
-            Just(OutputDrained),
-            Just(ClientGone),
-            (1u8..65).prop_map(Signal),
-            Just(KeeperDone),
-            Just(KeeperLost),
-            Just(OrphansEnded),
-        ];
-        proptest::collection::vec((event, 0u64..5000, any::<bool>()), 0..40)
-    }
-
-    proptest! {
-        /// Whatever happened, once an end has been asked for it comes within its limits, and the
-        /// end of the job was asked for before.
-        #[test]
-        fn every_end_comes(events in events()) {
-            let mut now = Instant::now();
-            let mut session = Session::new();
-            let mut asked = false;
-            let mut left = None;
-            let mut hear = |session: &mut Session, left: &mut Option<u8>| {
-                while let Some(wish) = session.wish() {
-                    match wish {
-                        Wish::EndJob | Wish::EndOrphans => asked = true,
-                        Wish::Leave(status) => {
-                            assert!(asked, "left without ending the job");
-                            assert!(left.replace(status).is_none(), "left twice");
-                        }
-                        Wish::ReleaseAnnouncements | Wish::CutOutput => {}
-                    }
-                }
-            };
-            for (event, millis, undelivered) in events {
-                session.tell(event, now);
-                hear(&mut session, &mut left);
-                now += Duration::from_millis(millis);
-                if session.deadline(undelivered).is_some_and(|at| at <= now) {
-                    session.timeout(now, undelivered);
-                    hear(&mut session, &mut left);
-                }
-            }
-            session.tell(Event::Signal(15), now);
-            hear(&mut session, &mut left);
-            let bound = now + DRAIN_LIMIT + END_LIMIT + ANNOUNCEMENT_LIMIT;
-            while let Some(at) = session.deadline(true) {
-                prop_assert!(at <= bound, "a deadline beyond every limit");
-                session.timeout(at.max(now), true);
-                hear(&mut session, &mut left);
-            }
-            prop_assert!(left.is_some(), "never left");
-        }
     }
 }

@@ -10,4 +10,6 @@ pub mod private_file;
 pub mod reap;
 pub mod signals;
 pub mod spawn;
+pub mod splice;
 pub mod stdio;
+pub mod tcp;

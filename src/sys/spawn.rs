@@ -35,6 +35,11 @@ impl Inherited {
         })
     }
 
+    /// The soft limit of open files.
+    pub fn open_files(&self) -> u64 {
+        self.open_files.0
+    }
+
     /// Raises the soft limit of open files to the hard one, and returns it.
     pub fn raise_open_files(&self) -> io::Result<u64> {
         let (soft, hard) = self.open_files;

@@ -37,6 +37,7 @@ enum Kind {
 pub struct Stream {
     fd: OwnedFd,
     kind: Kind,
+    is_pipe: bool,
     /// The flags to put back on a description that others share.
     restore: Option<OFlags>,
 }
@@ -49,18 +50,21 @@ impl Stream {
     pub fn share(fd: BorrowedFd<'_>, direction: Direction) -> io::Result<Self> {
         let file = std::fs::File::from(fd.try_clone_to_owned()?);
         let kind = file.metadata()?.file_type();
+        let is_pipe = kind.is_fifo();
         let terminal = kind.is_char_device() && rustix::termios::isatty(&file);
         if kind.is_socket() {
             return Ok(Self {
                 fd: file.into(),
                 kind: Kind::Socket,
+                is_pipe,
                 restore: None,
             });
         }
-        if !(kind.is_fifo() || terminal) {
+        if !(is_pipe || terminal) {
             return Ok(Self {
                 fd: file.into(),
                 kind: Kind::Plain,
+                is_pipe,
                 restore: None,
             });
         }
@@ -73,6 +77,7 @@ impl Stream {
             return Ok(Self {
                 fd: own.into(),
                 kind: Kind::NonBlocking,
+                is_pipe,
                 restore: None,
             });
         }
@@ -81,6 +86,7 @@ impl Stream {
         Ok(Self {
             fd: file.into(),
             kind: Kind::NonBlocking,
+            is_pipe,
             restore: Some(flags),
         })
     }
@@ -94,6 +100,7 @@ impl Stream {
         Ok(Self {
             fd,
             kind: Kind::NonBlocking,
+            is_pipe: true,
             restore: None,
         })
     }
@@ -122,6 +129,12 @@ impl Stream {
             }
             Kind::NonBlocking | Kind::Plain => rustix::io::write(&self.fd, bytes),
         })
+    }
+
+    /// Whether a read that gave less than was asked for says that the rest would block. A terminal
+    /// gives a line at a time, so there it does not.
+    pub fn short_read_is_last(&self) -> bool {
+        matches!(self.kind, Kind::Socket) || self.is_pipe
     }
 
     /// How many bytes can be read at this moment (0 where the kernel does not say).

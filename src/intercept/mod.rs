@@ -1,0 +1,25 @@
+//! What is ours to change in other people's bytes, and nothing else.
+//!
+//! Streaming machines without I/O. Each is asked for its next piece with the slice that was just
+//! read; it takes bytes from the front of the slice and answers with parts of it, or with a few
+//! bytes of its own. Whatever the split of the input into slices, the output is the same; what a
+//! machine holds back is bounded by a constant in its file.
+//!
+//! - [`Inbound`] (client to shell) finds the commands that start a server, and changes the option
+//!   that binds it to loopback.
+//! - [`Probe`] makes the line that the shell gets first, and [`ProbeFilter`] takes its echo and its
+//!   answer out of what the shell writes.
+//! - [`Outbound`] (shell to client) finds announced addresses and holds each until it is told which
+//!   port stands for it.
+
+mod heredoc;
+mod inbound;
+mod outbound;
+mod probe;
+mod recognise;
+mod shell;
+mod words;
+
+pub use inbound::{Inbound, InboundPiece, Notice};
+pub use outbound::{Announcement, Outbound, OutboundPiece};
+pub use probe::{Probe, ProbeAnswer, ProbeFilter, ProbePiece};

@@ -1,0 +1,472 @@
+//! Shell to client: announced addresses.
+//!
+//! Everything passes as it comes, `listeningOn=` too; only the few bytes behind it that are an
+//! address so far are held, until it is whole or is seen not to be one. A whole one is reported,
+//! and nothing more passes before the answer.
+
+use bstr::ByteSlice;
+
+use super::words::{ANNOUNCED_HOSTS, ANNOUNCEMENT, CLIENT_HOST};
+
+/// Most bytes held: a second `=`, the longest host, a colon and a port.
+const HOLD: usize = 1 + 9 + 1 + 5;
+/// What is kept of the bytes that have passed: an announcement may lie across two slices.
+const TAIL: usize = ANNOUNCEMENT.len();
+
+/// An address that a server in the job announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The server's port on its node.
+    pub port: u16,
+    /// Whether a host stood before the port.
+    pub has_host: bool,
+}
+
+/// One step's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OutboundPiece<'a> {
+    /// Bytes for the client.
+    Bytes(&'a [u8]),
+    /// An address; [`Outbound::release`] or [`Outbound::release_unchanged`] is to follow.
+    Announced(Announcement),
+    /// The path of a Unix socket stands where an address was expected; it passes.
+    Socket,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Looking for an announcement.
+    Passing,
+    /// Behind one: `held` may be the beginning of an address.
+    Holding,
+    /// `held` is an address, and has to be reported.
+    Found(Announcement),
+    /// `held` is an address, and its answer is awaited.
+    Waiting(Announcement),
+    /// `held` is on its way to the client.
+    Releasing,
+}
+
+/// The machine. It holds at most 16 bytes of the stream.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    state: State,
+    held: Held<{ 2 * HOLD }>,
+    tail: Held<TAIL>,
+    socket: bool,
+}
+
+/// A few bytes.
+#[derive(Clone, Debug)]
+struct Held<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Held<N> {
+    const EMPTY: Self = Self {
+        bytes: [0; N],
+        length: 0,
+    };
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// Appends `more`; where that is too much, the last `N` bytes are kept.
+    fn push(&mut self, more: &[u8]) {
+        let more = &more[more.len().saturating_sub(N)..];
+        let stay = self.length.min(N - more.len());
+        self.bytes.copy_within(self.length - stay..self.length, 0);
+        self.bytes[stay..stay + more.len()].copy_from_slice(more);
+        self.length = stay + more.len();
+    }
+
+    fn set(&mut self, bytes: &[u8]) {
+        self.length = 0;
+        self.push(bytes);
+    }
+}
+
+/// What a text behind `listeningOn=` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// It may become an address.
+    Unfinished,
+    /// It is one, if nothing of the kind follows.
+    Whole(Announcement),
+    /// It is none.
+    Other,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Outbound {
+    /// A machine at the beginning of a stream.
+    pub fn new() -> Self {
+        Self {
+            state: State::Passing,
+            held: Held::EMPTY,
+            tail: Held::EMPTY,
+            socket: false,
+        }
+    }
+
+    /// The next piece. `None` when `input` is used up, or an answer is awaited: then what is left
+    /// of `input` is to be offered again.
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Option<OutboundPiece<'s>> {
+        if std::mem::take(&mut self.socket) {
+            return Some(OutboundPiece::Socket);
+        }
+        loop {
+            match self.state {
+                State::Waiting(_) => return None,
+                State::Found(announcement) => {
+                    self.state = State::Waiting(announcement);
+                    return Some(OutboundPiece::Announced(announcement));
+                }
+                State::Releasing => {
+                    self.state = State::Passing;
+                    self.tail.push(self.held.get());
+                    return Some(OutboundPiece::Bytes(self.held.get()));
+                }
+                State::Passing if input.is_empty() => return None,
+                State::Passing => return Some(OutboundPiece::Bytes(self.pass(input))),
+                State::Holding => {
+                    let (byte, rest) = input.split_first()?;
+                    if self.holds_on(*byte) {
+                        *input = rest;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The announced address becomes this port, in the form that it had.
+    pub fn release(&mut self, port: u16) {
+        if let State::Waiting(announcement) = self.state {
+            let text = match announcement.has_host {
+                true => format!("{CLIENT_HOST}:{port}"),
+                false => port.to_string(),
+            };
+            let second = if self.held.get().first() == Some(&b'=') {
+                "="
+            } else {
+                ""
+            };
+            self.held.set(format!("{second}{text}").as_bytes());
+            self.state = State::Releasing;
+        }
+    }
+
+    /// The announced address passes as it is.
+    pub fn release_unchanged(&mut self) {
+        if let State::Waiting(_) = self.state {
+            self.state = State::Releasing;
+        }
+    }
+
+    /// The stream has ended: what is held comes out with the next pieces, an address that is whole
+    /// as an announcement.
+    pub fn end(&mut self) {
+        if self.state == State::Holding {
+            self.state = match read(self.held.get()) {
+                Reading::Whole(announcement) => State::Found(announcement),
+                Reading::Unfinished | Reading::Other => State::Releasing,
+            };
+        }
+    }
+
+    /// How many bytes are held.
+    pub fn holds(&self) -> usize {
+        match self.state {
+            State::Holding | State::Found(_) | State::Waiting(_) => self.held.length,
+            State::Passing | State::Releasing => 0,
+        }
+    }
+
+    /// Takes from `input` what passes: up to and with the next announcement's `=`, or all of it.
+    fn pass<'i>(&mut self, input: &mut &'i [u8]) -> &'i [u8] {
+        let found = self.straddling(input).or_else(|| self.within(input));
+        let (passed, rest) = input.split_at(found.unwrap_or(input.len()));
+        *input = rest;
+        if found.is_some() {
+            self.state = State::Holding;
+            self.held = Held::EMPTY;
+            self.tail = Held::EMPTY;
+        } else {
+            self.tail.push(passed);
+        }
+        passed
+    }
+
+    /// The end of an announcement that began in bytes which have passed already.
+    fn straddling(&self, input: &[u8]) -> Option<usize> {
+        let mut window = [0; 2 * TAIL];
+        let before = self.tail.length;
+        let length = before + input.len().min(TAIL);
+        window[..before].copy_from_slice(self.tail.get());
+        window[before..length].copy_from_slice(&input[..length - before]);
+        let ends = window[..length]
+            .find_iter(ANNOUNCEMENT)
+            .filter(|at| is_key(&window[..*at]));
+        ends.map(|at| at + TAIL)
+            .find(|end| *end > before)
+            .map(|end| end - before)
+    }
+
+    fn within(&self, input: &[u8]) -> Option<usize> {
+        let mut ends = input
+            .find_iter(ANNOUNCEMENT)
+            .filter(|at| is_key(&input[..*at]));
+        ends.next().map(|at| at + ANNOUNCEMENT.len())
+    }
+
+    /// Whether `byte`, the next one, is taken: it belongs to what may be an address.
+    fn holds_on(&mut self, byte: u8) -> bool {
+        let before = read(self.held.get());
+        let mut longer = self.held.clone();
+        longer.push(&[byte]);
+        match read(longer.get()) {
+            Reading::Unfinished | Reading::Whole(_) => {
+                self.held = longer;
+                true
+            }
+            Reading::Other => {
+                self.state = match before {
+                    Reading::Whole(announcement) if ends_address(byte) => {
+                        State::Found(announcement)
+                    }
+                    _ => State::Releasing,
+                };
+                self.socket = byte == b'/' && matches!(self.held.get(), b"" | b"=");
+                false
+            }
+        }
+    }
+}
+
+/// Whether `isteningOn=` behind this belongs to one of the known keys.
+fn is_key(before: &[u8]) -> bool {
+    matches!(before.last(), Some(b'l' | b'L'))
+}
+
+/// What may stand behind a whole address: the end of the value or of the line, a blank, or the
+/// beginning of an escape sequence.
+fn ends_address(byte: u8) -> bool {
+    byte == b'=' || byte == 0x1b || byte.is_ascii_whitespace()
+}
+
+/// What `text`, the bytes behind the first `=`, is so far.
+fn read(text: &[u8]) -> Reading {
+    let text = text.strip_prefix(b"=").unwrap_or(text);
+    if let whole @ Reading::Whole(_) = port(text, false) {
+        return whole;
+    }
+    for host in ANNOUNCED_HOSTS {
+        if host.starts_with(text) {
+            return Reading::Unfinished;
+        }
+        if let Some(rest) = text.strip_prefix(host) {
+            return match rest {
+                [b':', digits @ ..] => port(digits, true),
+                _ => Reading::Other,
+            };
+        }
+    }
+    Reading::Other
+}
+
+fn port(digits: &[u8], has_host: bool) -> Reading {
+    if digits.is_empty() {
+        return Reading::Unfinished;
+    }
+    // As servers print it: in decimal digits, without a sign or a zero in front.
+    let number = || -> Option<u16> {
+        let is_plain = digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(digits)
+            .ok()
+            .filter(|_| is_plain)?
+            .parse()
+            .ok()
+    };
+    number().map_or(Reading::Other, |port| {
+        Reading::Whole(Announcement { port, has_host })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What the client gets when every address is answered with port 9, and what was learnt.
+    fn answered(slices: &[&[u8]]) -> (Vec<u8>, Vec<Announcement>, usize) {
+        let (mut machine, mut out, mut announced, mut sockets) =
+            (Outbound::new(), Vec::new(), Vec::new(), 0);
+        for slice in slices.iter().copied().map(Some).chain([None]) {
+            let mut input = slice.unwrap_or_default();
+            if slice.is_none() {
+                machine.end();
+            }
+            loop {
+                match machine.next(&mut input) {
+                    None => break,
+                    Some(OutboundPiece::Bytes(bytes)) => out.extend_from_slice(bytes),
+                    Some(OutboundPiece::Socket) => sockets += 1,
+                    Some(OutboundPiece::Announced(announcement)) => {
+                        announced.push(announcement);
+                        assert_eq!(machine.next(&mut input), None, "went on without an answer");
+                        machine.release(9);
+                    }
+                }
+                assert!(machine.holds() <= HOLD);
+            }
+            assert!(input.is_empty());
+        }
+        (out, announced, sockets)
+    }
+
+    #[test]
+    fn every_recorded_form_is_rewritten_in_its_form() {
+        for (line, expected) in [
+            ("listeningOn==34713==\n", "listeningOn==9==\n"),
+            (
+                "listeningOn==127.0.0.1:41673==\n",
+                "listeningOn==127.0.0.1:9==\n",
+            ),
+            (
+                "listeningOn==0.0.0.0:41673==\r\n",
+                "listeningOn==127.0.0.1:9==\r\n",
+            ),
+            (
+                "listeningOn==[::1]:41673==\n",
+                "listeningOn==127.0.0.1:9==\n",
+            ),
+            ("listeningOn==[::]:80==\n", "listeningOn==127.0.0.1:9==\n"),
+            (
+                "listeningOn==localhost:65535==\n",
+                "listeningOn==127.0.0.1:9==\n",
+            ),
+            ("listeningOn=34713\n", "listeningOn=9\n"),
+            ("listeningOn=localhost:1", "listeningOn=127.0.0.1:9"),
+            (
+                "multiplexListeningOn==1==\ncodeListeningOn==2==",
+                "multiplexListeningOn==9==\ncodeListeningOn==9==",
+            ),
+            (
+                "   x listeningOn==34713==osReleaseId==debian==",
+                "   x listeningOn==9==osReleaseId==debian==",
+            ),
+            ("listeningOn==34713==   ", "listeningOn==9==   "),
+            (
+                "listeningOn==1==listeningOn==2==",
+                "listeningOn==9==listeningOn==9==",
+            ),
+        ] {
+            assert_eq!(
+                answered(&[line.as_bytes()]).0.as_bstr(),
+                expected,
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_passes() {
+        for line in [
+            "listeningOn====\n",
+            "listeningOn==$LISTENING_ON==\n",
+            "listeningOn==${LISTENING_ON}==\n",
+            "listeningOn==0==",
+            "listeningOn==65536==",
+            "listeningOn==034713==",
+            "listeningOn==10.0.0.1:80==",
+            "listeningOn==127.0.0.1==",
+            "listeningOn==127.0.0.1:==",
+            "listeningOn==12x",
+            "listeningOn: 34713",
+            "isteningOn==34713==",
+            "glisteningOn",
+            "listeningOn==",
+            "listeningOn==127.0.0.1:4",
+        ] {
+            let (out, announced, _) = answered(&[line.as_bytes(), b" "]);
+            let whole = line.ends_with(":4");
+            assert_eq!(
+                (
+                    out.ends_with(line.as_bytes()) || out.starts_with(line.as_bytes()),
+                    announced.len()
+                ),
+                (!whole, usize::from(whole)),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_socket_is_reported_and_passes() {
+        let line = b"listeningOn==/run/user/1000/vscode-sock==\n";
+        let (out, announced, sockets) = answered(&[line]);
+        assert_eq!(
+            (out.as_slice(), announced.len(), sockets),
+            (line.as_slice(), 0, 1)
+        );
+    }
+
+    #[test]
+    fn a_prompt_and_a_blank_pass_at_once() {
+        for text in ["password: ", " ", "i", "listeningOn", "listeningOn="] {
+            let mut machine = Outbound::new();
+            let mut input = text.as_bytes();
+            assert_eq!(
+                machine.next(&mut input),
+                Some(OutboundPiece::Bytes(text.as_bytes()))
+            );
+            assert_eq!(machine.next(&mut input), None);
+        }
+    }
+
+    #[test]
+    fn unchanged_means_unchanged() {
+        let mut machine = Outbound::new();
+        let mut input: &[u8] = b"listeningOn==[::]:80==";
+        let mut out = Vec::new();
+        while let Some(piece) = machine.next(&mut input) {
+            match piece {
+                OutboundPiece::Bytes(bytes) => out.extend_from_slice(bytes),
+                OutboundPiece::Announced(_) => machine.release_unchanged(),
+                OutboundPiece::Socket => panic!("no socket here"),
+            }
+        }
+        assert_eq!(out.as_bstr(), "listeningOn==[::]:80==");
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same(
+            parts in proptest::collection::vec(prop_oneof![
+                Just("listeningOn=".to_owned()), Just("codeListeningOn==".to_owned()),
+                Just("=".to_owned()), Just("127.0.0.1:".to_owned()), Just("[::1]:".to_owned()),
+                Just("l".to_owned()), Just("istening".to_owned()), Just("/".to_owned()),
+                "[0-9]{1,6}", "[ \n\r$x]{0,3}",
+            ], 0..12),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
+        ) {
+            let text = parts.concat().into_bytes();
+            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            ends.sort_unstable();
+            let mut slices = Vec::new();
+            let mut start = 0;
+            for end in ends.into_iter().chain([text.len()]) {
+                slices.push(&text[start..end]);
+                start = end;
+            }
+            prop_assert_eq!(answered(&slices), answered(&[&text]));
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The question that the job's shell answers before it reads the client's first byte: where does it
+//! run, and in which job. Echo and answer are taken out of what the client gets.
+//!
+//! The line works in sh, dash, bash, zsh, csh, tcsh and the Korn shells (measured). Both the echo
+//! and the answer begin with a byte that ends no ordinary prompt, so a prompt or a motd that stands
+//! before them on the line passes at once; only a beginning of the marker is ever held.
+
+use bstr::ByteSlice;
+
+/// The command word of the line. The backslash makes it a rare beginning, and bypasses an alias.
+const ECHO: &[u8] = b"\\echo ";
+/// Most bytes of an answer: a host name has at most 64 of them, a job's id 10.
+const ANSWER: usize = 256;
+/// `@` and 32 hexadecimal digits.
+const MARKER: usize = 33;
+
+/// The probe of one run.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    line: Vec<u8>,
+    /// `\echo ` and the marker: how an echo begins. An answer begins with the marker alone.
+    echo: [u8; ECHO.len() + MARKER],
+}
+
+/// What the shell has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeAnswer {
+    /// The node's name, as `uname -n` prints it; never empty.
+    pub node: Vec<u8>,
+    /// What `SLURM_JOB_ID` holds there, if anything.
+    pub job: Option<Vec<u8>>,
+}
+
+/// One step's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ProbePiece<'a> {
+    /// Bytes that are not the probe's.
+    Bytes(&'a [u8]),
+    /// The shell has answered.
+    Answer(ProbeAnswer),
+}
+
+impl Probe {
+    /// A probe whose marker carries `random`. With `shell` the job's environment gets this value of
+    /// `SHELL`; one that a shell might not take literally is left out.
+    pub fn new(random: [u8; 16], shell: Option<&str>) -> Self {
+        let mut echo = [0; ECHO.len() + MARKER];
+        echo[..ECHO.len()].copy_from_slice(ECHO);
+        echo[ECHO.len()] = b'@';
+        for (place, byte) in echo[ECHO.len() + 1..].chunks_exact_mut(2).zip(random) {
+            let hex = |half: u8| b"0123456789abcdef"[usize::from(half)];
+            place.copy_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
+        }
+        let mut line = echo.to_vec();
+        line.extend_from_slice(b":`uname -n`:`printenv SLURM_JOB_ID`:");
+        if let Some(shell) = shell.filter(|shell| is_plain(shell.as_bytes())) {
+            // `$?shell` is 1 in csh and tcsh, and the last status with a word behind it elsewhere.
+            let restore =
+                format!("; test $?shell = 1 && setenv SHELL {shell} || export SHELL={shell}");
+            line.extend_from_slice(restore.as_bytes());
+        }
+        line.push(b'\n');
+        Self { line, echo }
+    }
+
+    /// The line for the shell, newline included.
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+}
+
+fn is_plain(text: &[u8]) -> bool {
+    text.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/._+-".contains(byte))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Passing,
+    /// So many bytes of `echo`, from this one on, are held.
+    Matching {
+        from: usize,
+        until: usize,
+    },
+    /// In the line of an echo: dropped up to its end.
+    Echo,
+    /// In the line of an answer.
+    Answer,
+    /// The stream has ended with so much of the marker's beginning.
+    Ended {
+        from: usize,
+        until: usize,
+    },
+    /// Nothing is looked for any more.
+    Over,
+}
+
+/// Takes the probe out of one of the shell's streams. It holds at most the 39 bytes of the marker
+/// with its command word, and the answer's line, which is nobody else's.
+#[derive(Clone, Debug)]
+pub struct ProbeFilter {
+    echo: [u8; ECHO.len() + MARKER],
+    state: State,
+    answer: Vec<u8>,
+    /// The probe was answered: what is under way is finished, nothing more is looked for.
+    answered: bool,
+}
+
+impl ProbeFilter {
+    /// A filter for a stream of the shell that gets `probe`.
+    pub fn new(probe: &Probe) -> Self {
+        Self {
+            echo: probe.echo,
+            state: State::Passing,
+            answer: Vec::new(),
+            answered: false,
+        }
+    }
+
+    /// The next piece; `None` when `input` is used up.
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Option<ProbePiece<'s>> {
+        loop {
+            match self.state {
+                State::Over => {
+                    let rest = std::mem::take(input);
+                    return (!rest.is_empty()).then_some(ProbePiece::Bytes(rest));
+                }
+                State::Ended { from, until } => {
+                    self.state = State::Over;
+                    return Some(ProbePiece::Bytes(&self.echo[from..until]));
+                }
+                State::Passing if self.answered => self.state = State::Over,
+                State::Passing => {
+                    let at = input.find_byteset([self.echo[0], self.echo[ECHO.len()]]);
+                    let (passed, rest) = input.split_at(at.unwrap_or(input.len()));
+                    *input = rest;
+                    if let Some(first) = rest.first() {
+                        let from = if *first == self.echo[0] {
+                            0
+                        } else {
+                            ECHO.len()
+                        };
+                        self.state = State::Matching { from, until: from };
+                    }
+                    if !passed.is_empty() {
+                        return Some(ProbePiece::Bytes(passed));
+                    }
+                    if rest.is_empty() {
+                        return None;
+                    }
+                }
+                State::Matching { from, until } => {
+                    let wanted = &self.echo[until..];
+                    let same = wanted
+                        .iter()
+                        .zip(*input)
+                        .take_while(|(a, b)| a == b)
+                        .count();
+                    *input = &input[same..];
+                    let until = until + same;
+                    self.state = State::Matching { from, until };
+                    if until == self.echo.len() {
+                        self.state = if from == 0 {
+                            State::Echo
+                        } else {
+                            State::Answer
+                        };
+                    } else if input.is_empty() {
+                        return None;
+                    } else {
+                        self.state = State::Passing;
+                        return Some(ProbePiece::Bytes(&self.echo[from..until]));
+                    }
+                }
+                State::Echo => {
+                    let end = input.find_byte(b'\n');
+                    *input = end.map_or(&[], |end| &input[end + 1..]);
+                    end?;
+                    self.state = State::Passing;
+                }
+                State::Answer => {
+                    let end = input.find_byte(b'\n');
+                    let (line, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
+                    *input = rest;
+                    let room = ANSWER.saturating_sub(self.answer.len());
+                    self.answer.extend_from_slice(&line[..line.len().min(room)]);
+                    end?;
+                    self.state = State::Passing;
+                    let answer = parse(&self.answer);
+                    self.answer = Vec::new();
+                    if let Some(answer) = answer {
+                        self.answered = true;
+                        return Some(ProbePiece::Answer(answer));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The probe was answered on the other stream.
+    pub fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// The stream has ended: a beginning of the marker that is held comes out with the next piece.
+    pub fn end(&mut self) {
+        self.state = match self.state {
+            State::Matching { from, until } => State::Ended { from, until },
+            _ => State::Over,
+        };
+    }
+
+    /// How many bytes are held that may not be the probe's.
+    pub fn holds(&self) -> usize {
+        match self.state {
+            State::Matching { from, until } => until - from,
+            _ => 0,
+        }
+    }
+}
+
+/// `:NODE:JOB:` and the line's end.
+fn parse(line: &[u8]) -> Option<ProbeAnswer> {
+    let mut fields = line
+        .trim_end_with(|end| end == '\r' || end == '\n')
+        .split(|b| *b == b':');
+    let (before, node, job, after) = (
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+    );
+    let rest = fields.next();
+    let is_name = !node.is_empty() && is_plain(node) && is_plain(job);
+    (is_name && before.is_empty() && after.is_empty() && rest.is_none()).then(|| ProbeAnswer {
+        node: node.to_vec(),
+        job: (!job.is_empty()).then(|| job.to_vec()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn probe() -> Probe {
+        Probe::new(*b"0123456789abcdef", Some("/usr/bin/fish"))
+    }
+
+    fn marker() -> String {
+        format!("@{}", "30313233343536373839616263646566")
+    }
+
+    fn filtered(slices: &[&[u8]]) -> (Vec<u8>, Vec<ProbeAnswer>) {
+        let (mut filter, mut out, mut answers) =
+            (ProbeFilter::new(&probe()), Vec::new(), Vec::new());
+        for slice in slices.iter().copied().map(Some).chain([None]) {
+            let mut input = slice.unwrap_or_default();
+            if slice.is_none() {
+                filter.end();
+            }
+            while let Some(piece) = filter.next(&mut input) {
+                match piece {
+                    ProbePiece::Bytes(bytes) => out.extend_from_slice(bytes),
+                    ProbePiece::Answer(answer) => answers.push(answer),
+                }
+            }
+            assert!(input.is_empty() && filter.holds() <= 40);
+        }
+        (out, answers)
+    }
+
+    fn answer(node: &str, job: Option<&str>) -> ProbeAnswer {
+        ProbeAnswer {
+            node: node.into(),
+            job: job.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn the_answer_is_taken_out_wherever_it_stands() {
+        let marker = marker();
+        for (text, rest, job) in [
+            (format!("{marker}:node1:12:\nnext"), "next", Some("12")),
+            (format!("motd $ {marker}:node1::\r\n"), "motd $ ", None),
+            (format!("a\n{marker}:node1::\nb\n"), "a\nb\n", None),
+        ] {
+            let (out, answers) = filtered(&[text.as_bytes()]);
+            assert_eq!(
+                (out.as_bstr(), answers),
+                (rest.into(), vec![answer("node1", job)]),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_echo_is_taken_out_with_its_newline_and_is_no_answer() {
+        let probe = probe();
+        let echo = String::from_utf8(probe.line().to_vec()).unwrap();
+        let text = format!("bash$ {}\r\n{}more", echo.trim_end(), echo);
+        assert_eq!(
+            filtered(&[text.as_bytes()]),
+            (b"bash$ more".to_vec(), vec![])
+        );
+    }
+
+    #[test]
+    fn what_only_begins_like_the_probe_passes() {
+        for text in [
+            "\\",
+            "\\echo x",
+            "@",
+            "@303x",
+            "user@host",
+            "\\echo @30313233y",
+            "\\\\@@",
+        ] {
+            assert_eq!(
+                filtered(&[text.as_bytes()]),
+                (text.as_bytes().to_vec(), vec![]),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_prompt_passes_at_once() {
+        let mut filter = ProbeFilter::new(&probe());
+        let mut input: &[u8] = b"password: ";
+        assert_eq!(
+            filter.next(&mut input),
+            Some(ProbePiece::Bytes(b"password: "))
+        );
+    }
+
+    #[test]
+    fn after_the_answer_on_the_other_stream_everything_passes() {
+        let mut filter = ProbeFilter::new(&probe());
+        filter.answered();
+        let text = marker();
+        let mut input = text.as_bytes();
+        assert_eq!(
+            filter.next(&mut input),
+            Some(ProbePiece::Bytes(text.as_bytes()))
+        );
+    }
+
+    #[test]
+    fn a_shell_with_special_characters_is_not_put_into_the_line() {
+        let probe = Probe::new([0; 16], Some("/bin/x;rm"));
+        assert!(!probe.line().contains_str("SHELL"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same(
+            parts in proptest::collection::vec(prop_oneof![
+                Just(marker()), Just(format!("{}:n:1:\n", marker())), Just("\\echo ".to_owned()),
+                Just("@".to_owned()), Just("\\".to_owned()), Just(marker()[..9].to_owned()),
+                "[a-c:\n]{0,4}",
+            ], 0..10),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
+        ) {
+            let text = parts.concat().into_bytes();
+            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            ends.sort_unstable();
+            let mut slices = Vec::new();
+            let mut start = 0;
+            for end in ends.into_iter().chain([text.len()]) {
+                slices.push(&text[start..end]);
+                start = end;
+            }
+            prop_assert_eq!(filtered(&slices), filtered(&[&text]));
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The connections: accepted, parked until the node is known, connected, relayed, closed.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use crate::reactor::{Deadlines, Reactor};
+use crate::relay::{Close, Pool};
+use crate::sys::tcp;
+
+use super::backend::Backend;
+use super::door::Door;
+use super::listeners::Listeners;
+use super::transfer::{End, Means, Pipes, Transfer};
+use super::{Owner, Source};
+
+/// Most connections at a time; beyond it they wait in the listener's backlog.
+pub(super) const MOST: usize = 4096;
+/// Descriptors that are not for connections: streams, poller, signals, keeper, listeners, pipes, log,
+/// tees.
+const RESERVED: usize = 64;
+/// Connections taken in one turn of a listener.
+const ACCEPTS: usize = 64;
+/// How long accepting pauses where descriptors ran out, unless one becomes free before.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a connection to the node may take, all its addresses together.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// One client's connection.
+struct Forward {
+    /// Its number in the log.
+    number: u64,
+    /// The index of the listener that it came through.
+    listener: usize,
+    peer: SocketAddr,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Unread, until the node and the port are known.
+    Parked {
+        client: End,
+    },
+    /// Under way to the address with the index `attempt`.
+    Connecting {
+        client: End,
+        server: End,
+        attempt: usize,
+        began: Instant,
+    },
+    Relaying(Transfer),
+}
+
+/// All connections. One is named by its index, which is reused after its end.
+pub(super) struct Forwards {
+    table: Vec<Option<Forward>>,
+    vacant: Vec<usize>,
+    most: usize,
+    accepted: u64,
+    paused: bool,
+}
+
+/// What the connections need of the proxy.
+pub(super) struct Net<'a> {
+    pub(super) reactor: &'a mut Reactor<Source>,
+    pub(super) pool: &'a mut Pool,
+    pub(super) pipes: &'a mut Pipes,
+    pub(super) scratch: &'a mut [u8],
+    pub(super) deadlines: &'a mut Deadlines<Owner>,
+    pub(super) listeners: &'a mut Listeners,
+    pub(super) backend: &'a mut Backend,
+    pub(super) door: &'a mut Door,
+}
+
+impl Forwards {
+    /// Room for as many connections as `descriptors`, the limit of open files, has room for.
+    pub(super) fn new(descriptors: u64) -> Self {
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let most = (descriptors.saturating_sub(RESERVED) / 2).clamp(1, MOST);
+        Self {
+            table: Vec::new(),
+            vacant: Vec::new(),
+            most,
+            accepted: 0,
+            paused: false,
+        }
+    }
+
+    /// Takes connections of the listener `index`, as they come.
+    pub(super) fn accept(&mut self, index: usize, net: &mut Net<'_>) {
+        for _ in 0..ACCEPTS {
+            let Some(listener) = net.listeners.get(index) else {
+                return;
+            };
+            if self.paused || self.open() == self.most {
+                return;
+            }
+            match tcp::accept(&listener.socket) {
+                Ok(client) => {
+                    if net.door.admits(&client) {
+                        self.admit(client, index, net);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    net.reactor.read_blocked(listener.token);
+                    return;
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    log::warn!("accepting pauses: {error}");
+                    self.paused = true;
+                    net.deadlines
+                        .set(Owner::Accept, Some(Instant::now() + PAUSE));
+                    return;
+                }
+                // The connection was gone before it was taken; the next one may be good.
+                Err(error) => log::debug!("cannot accept a connection: {error}"),
+            }
+        }
+        if let Some(listener) = net.listeners.get(index) {
+            net.reactor.wake(listener.token);
+        }
+    }
+
+    /// The pause of accepting is over.
+    pub(super) fn resume(&mut self, net: &mut Net<'_>) {
+        self.paused = false;
+        net.listeners.wake(net.reactor);
+    }
+
+    /// The node became known, or a listener got its port: whoever waited for it goes on.
+    pub(super) fn unpark(&mut self, net: &mut Net<'_>) {
+        for index in 0..self.table.len() {
+            if self.is_parked(index) {
+                self.connect(index, net);
+            }
+        }
+    }
+
+    /// The node cannot be reached by name: whoever waited for it is sent away.
+    pub(super) fn fail_parked(&mut self, net: &mut Net<'_>) {
+        for index in 0..self.table.len() {
+            let waits = self
+                .listener_of(index)
+                .and_then(|listener| net.listeners.get(listener));
+            if self.is_parked(index) && waits.is_some_and(|listener| listener.backend.is_some()) {
+                self.close(index, Close::Reset, net);
+            }
+        }
+    }
+
+    /// One turn of the connection `index`.
+    pub(super) fn turn(&mut self, index: usize, net: &mut Net<'_>) {
+        let Some(Some(forward)) = self.table.get_mut(index) else {
+            return;
+        };
+        match &mut forward.stage {
+            Stage::Relaying(transfer) => {
+                let mut means = Means {
+                    reactor: net.reactor,
+                    pool: net.pool,
+                    pipes: net.pipes,
+                    scratch: net.scratch,
+                };
+                if let Some(close) = transfer.turn(&mut means) {
+                    self.close(index, close, net);
+                }
+            }
+            Stage::Parked { client } | Stage::Connecting { client, .. }
+                if net.reactor.ready(client.1).write_closed =>
+            {
+                self.close(index, Close::Orderly, net);
+            }
+            Stage::Parked { .. } => {}
+            Stage::Connecting { server, .. } => {
+                let ready = net.reactor.ready(server.1);
+                if ready.write || ready.read {
+                    match tcp::connected(&server.0) {
+                        Ok(Some(())) => self.relay(index, net),
+                        Ok(None) => {}
+                        Err(error) => self.next_address(index, &error, net),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection `index` took too long to reach its address.
+    pub(super) fn connect_timeout(&mut self, index: usize, net: &mut Net<'_>) {
+        self.next_address(index, &ErrorKind::TimedOut.into(), net);
+    }
+
+    fn open(&self) -> usize {
+        self.table.len() - self.vacant.len()
+    }
+
+    fn is_parked(&self, index: usize) -> bool {
+        matches!(
+            &self.table[index],
+            Some(Forward {
+                stage: Stage::Parked { .. },
+                ..
+            })
+        )
+    }
+
+    fn listener_of(&self, index: usize) -> Option<usize> {
+        self.table[index].as_ref().map(|forward| forward.listener)
+    }
+
+    fn admit(&mut self, client: TcpStream, listener: usize, net: &mut Net<'_>) {
+        let Ok(peer) = client.peer_addr() else { return };
+        let index = self.vacant.last().copied().unwrap_or(self.table.len());
+        let token = match net.reactor.register(client.as_fd(), Source::Client(index)) {
+            Ok(token) => token,
+            Err(error) => {
+                log::error!("cannot watch the connection from {peer}: {error}");
+                return;
+            }
+        };
+        self.accepted += 1;
+        let number = self.accepted;
+        log::debug!("#{number} accepted from {peer}");
+        let stage = Stage::Parked {
+            client: (client, token),
+        };
+        let forward = Some(Forward {
+            number,
+            listener,
+            peer,
+            stage,
+        });
+        match self.table.get_mut(index) {
+            Some(place) => {
+                self.vacant.pop();
+                *place = forward;
+            }
+            None => self.table.push(forward),
+        }
+        self.connect(index, net);
+    }
+
+    /// Begins to connect a parked connection, where it is known to what.
+    fn connect(&mut self, index: usize, net: &mut Net<'_>) {
+        let listener = self
+            .listener_of(index)
+            .and_then(|listener| net.listeners.get(listener));
+        if listener.is_none_or(|listener| listener.backend.is_none()) {
+            return;
+        }
+        if net.backend.addresses().is_empty() {
+            if net.backend.look_up(net.reactor) {
+                let at = Instant::now() + super::backend::LOOKUP_LIMIT;
+                net.deadlines.set(Owner::Lookup, Some(at));
+            } else if !net.backend.is_looking() && net.backend.node().is_some() {
+                self.close(index, Close::Reset, net);
+            }
+            return;
+        }
+        self.attempt(index, 0, Instant::now(), net);
+    }
+
+    /// Tries the node's addresses from the one with the index `first` on, until one is under way.
+    fn attempt(&mut self, index: usize, first: usize, began: Instant, net: &mut Net<'_>) {
+        let mut failure = io::Error::from(ErrorKind::TimedOut);
+        for attempt in first..net.backend.addresses().len() {
+            let Some(to) = self.target(index, attempt, net) else {
+                return;
+            };
+            let connected = tcp::connect_to(to).and_then(|stream| {
+                let token = net
+                    .reactor
+                    .register(stream.as_fd(), Source::Server(index))?;
+                Ok((stream, token))
+            });
+            match connected {
+                Ok(server) => {
+                    // Each address gets an even share of the time that is left.
+                    let untried = net.backend.addresses().len() - attempt;
+                    let now = Instant::now();
+                    let rest = (began + CONNECT_LIMIT).saturating_duration_since(now);
+                    let at = now + rest / u32::try_from(untried).unwrap_or(u32::MAX);
+                    net.deadlines.set(Owner::Connect(index), Some(at));
+                    self.restage(index, |client| Stage::Connecting {
+                        client,
+                        server,
+                        attempt,
+                        began,
+                    });
+                    return;
+                }
+                Err(error) => failure = error,
+            }
+        }
+        self.fail(index, &failure, net);
+    }
+
+    /// The address under way has failed with `error`.
+    fn next_address(&mut self, index: usize, error: &io::Error, net: &mut Net<'_>) {
+        let Some(Some(forward)) = self.table.get_mut(index) else {
+            return;
+        };
+        let Stage::Connecting {
+            server,
+            attempt,
+            began,
+            ..
+        } = &forward.stage
+        else {
+            return;
+        };
+        let (next, began) = (attempt + 1, *began);
+        net.reactor.deregister(server.0.as_fd(), server.1);
+        net.deadlines.set(Owner::Connect(index), None);
+        self.restage(index, |client| Stage::Parked { client });
+        if next < net.backend.addresses().len() {
+            self.attempt(index, next, began, net);
+        } else {
+            self.fail(index, error, net);
+        }
+    }
+
+    fn relay(&mut self, index: usize, net: &mut Net<'_>) {
+        net.deadlines.set(Owner::Connect(index), None);
+        let Some(Some(forward)) = self.table.get_mut(index) else {
+            return;
+        };
+        let Stage::Connecting { attempt, .. } = &forward.stage else {
+            return;
+        };
+        if let Some(address) = net.backend.addresses().get(*attempt).copied() {
+            net.backend.answered(address);
+        }
+        log::debug!("#{} connected", forward.number);
+        let Some(Forward {
+            number,
+            listener,
+            peer,
+            stage,
+        }) = self.table[index].take()
+        else {
+            return;
+        };
+        let Stage::Connecting { client, server, .. } = stage else {
+            return;
+        };
+        let stage = Stage::Relaying(Transfer::new(client, server));
+        self.table[index] = Some(Forward {
+            number,
+            listener,
+            peer,
+            stage,
+        });
+        self.turn(index, net);
+    }
+
+    /// Puts the client of a connection that is not relayed yet into another stage.
+    fn restage(&mut self, index: usize, stage: impl FnOnce(End) -> Stage) {
+        if let Some(mut forward) = self.table[index].take() {
+            forward.stage = match forward.stage {
+                Stage::Parked { client } | Stage::Connecting { client, .. } => stage(client),
+                relaying @ Stage::Relaying(_) => relaying,
+            };
+            self.table[index] = Some(forward);
+        }
+    }
+
+    fn target(&self, index: usize, attempt: usize, net: &Net<'_>) -> Option<SocketAddr> {
+        let listener = net.listeners.get(self.listener_of(index)?)?;
+        let ip: IpAddr = *net.backend.addresses().get(attempt)?;
+        Some(SocketAddr::new(ip, listener.backend?))
+    }
+
+    /// The backend cannot be reached: the client learns it at once, the log once for each listener.
+    fn fail(&mut self, index: usize, error: &io::Error, net: &mut Net<'_>) {
+        let listener = self
+            .listener_of(index)
+            .and_then(|listener| net.listeners.get_mut(listener));
+        if let (Some(listener), Some(Some(forward))) = (listener, self.table.get(index)) {
+            let number = forward.number;
+            let node = net.backend.node().unwrap_or_default();
+            let port = listener.backend.unwrap_or_default();
+            if std::mem::replace(&mut listener.explained, true) {
+                log::debug!("#{number} cannot connect to {node}:{port}: {error}");
+            } else if error.kind() == ErrorKind::ConnectionRefused {
+                log::warn!(
+                    "#{number} cannot connect to {node}:{port}: {error}: the server has ended, or it \
+                     listens on the node's loopback only, because it was already running and was \
+                     reused, or takes no option for its host; end that server on the node and \
+                     connect again (further refusals of this port are logged at debug level)"
+                );
+            } else {
+                log::warn!(
+                    "#{number} cannot connect to {node}:{port}: {error} (further failures of this \
+                     port are logged at debug level)"
+                );
+            }
+        }
+        self.close(index, Close::Reset, net);
+    }
+
+    fn close(&mut self, index: usize, close: Close, net: &mut Net<'_>) {
+        let Some(forward) = self.table.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        self.vacant.push(index);
+        net.deadlines.set(Owner::Connect(index), None);
+        let ends = match forward.stage {
+            Stage::Parked { client } => [Some(client), None],
+            Stage::Connecting { client, server, .. } => [Some(client), Some(server)],
+            Stage::Relaying(transfer) => {
+                let (up, down) = transfer.carried();
+                let (number, peer) = (forward.number, forward.peer);
+                log::debug!("#{number} client {peer} closed: {up} bytes in, {down} bytes out");
+                transfer.into_ends(net.pool, net.pipes).map(Some)
+            }
+        };
+        for (stream, token) in ends.into_iter().flatten() {
+            if close == Close::Reset {
+                tcp::reset_on_close(&stream);
+            }
+            net.reactor.deregister(stream.as_fd(), token);
+        }
+        if self.paused || self.open() + 1 == self.most {
+            net.deadlines.set(Owner::Accept, None);
+            self.resume(net);
+        }
+    }
+}
+
+/// Whether `error` says that descriptors or memory ran out, here or in the whole system.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(
+        error.raw_os_error(),
+        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+    )
+}

@@ -1,0 +1,593 @@
+//! One session: everything that it owns, and the loop that drives it.
+//!
+//! The loop waits in one place, gives each descriptor that can go on one turn, and then settles:
+//! the session's wishes are carried out, the log's lines go to stderr, and the next deadline is
+//! known. No rule of the relay, of the interceptor or of a session's life stands here; they are
+//! asked.
+
+mod backend;
+mod door;
+mod forward;
+mod inlet;
+mod listeners;
+mod outlet;
+mod sink;
+mod start;
+mod transfer;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bstr::ByteSlice;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use rustix::process::Pid;
+
+use crate::ending::{JobId, Status};
+use crate::intercept::ProbeAnswer;
+use crate::keeper::{Below, Ender, Keeper, Launched, Report, refused_status};
+use crate::logging;
+use crate::reactor::{Deadlines, Reactor};
+use crate::relay::Pool;
+use crate::session::{Event, Session, Wish};
+use crate::sys::reap::{self, Left};
+use crate::sys::signals::Signals;
+use crate::sys::spawn::Inherited;
+
+use backend::{Backend, Found};
+use door::Door;
+use forward::{Forwards, Net};
+use inlet::Inlet;
+use listeners::Listeners;
+use outlet::{Outlet, Said};
+use sink::Io;
+use transfer::Pipes;
+
+pub use start::{StartError, start};
+
+/// Whose descriptor became ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Keeper,
+    /// Our stdin, or the shell's.
+    Inlet,
+    /// The shell's stdout, or ours.
+    Stdout,
+    /// The shell's stderr, or ours.
+    Stderr,
+    /// The listener with this index.
+    Listener(usize),
+    /// The client's socket of the connection with this index.
+    Client(usize),
+    /// The server's socket of the connection with this index.
+    Server(usize),
+    /// The look-up of the node's name.
+    Lookup,
+}
+
+/// Whose deadline has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Session,
+    /// The end of what a lost keeper left to us.
+    Orphans,
+    /// The pause of accepting.
+    Accept,
+    /// The connection with this index, under way to the node.
+    Connect(usize),
+    Lookup,
+}
+
+/// How long the last lines for stderr may wait for its reader.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// A session that was started. [`Proxy::run`] is the rest of its life.
+pub struct Proxy {
+    reactor: Reactor<Source>,
+    deadlines: Deadlines<Owner>,
+    session: Session,
+    signals: Signals,
+    inherited: Inherited,
+    keeper: Keeper,
+    /// What is known of the launch command.
+    launched: Launched,
+    /// How the launch command is called in messages.
+    launch: String,
+    /// Whether the launch command is Slurm's own default, which may put its shell on this machine.
+    is_salloc: bool,
+    /// What the keeper left to us when it was lost.
+    orphans: Option<Ender>,
+    job: Option<JobId>,
+    inlet: Inlet,
+    stdout: Outlet,
+    stderr: Outlet,
+    said: Vec<Said>,
+    listeners: Listeners,
+    forwards: Forwards,
+    backend: Backend,
+    door: Door,
+    /// This machine's name, as `uname -n` prints it.
+    here: Vec<u8>,
+    unrecognised_told: bool,
+    /// Lines of the log under way to stderr, and how many bytes of them have been handed over.
+    lines: Vec<u8>,
+    lines_done: usize,
+    carried: u64,
+    stdio_pool: Pool,
+    pool: Pool,
+    pipes: Pipes,
+    /// The buffer that every read goes through.
+    scratch: Vec<u8>,
+    /// How much of it the standard streams use.
+    stdio_read: usize,
+    status: Option<u8>,
+}
+
+impl Proxy {
+    /// Relays until the session is over; the exit status.
+    pub fn run(mut self) -> u8 {
+        logging::queue();
+        loop {
+            self.settle(Instant::now());
+            if let Some(status) = self.status {
+                return self.leave(status);
+            }
+            let next = self.deadlines.next();
+            let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
+            if let Err(error) = self.reactor.wait(timeout) {
+                // Without it nothing can be relayed or awaited; the keeper ends the rest.
+                log::error!("cannot wait for events: {error}");
+                return self.leave(1);
+            }
+            let now = Instant::now();
+            while let Some(owner) = self.deadlines.expired(now) {
+                self.expire(owner, now);
+            }
+            for _ in 0..self.reactor.queued() {
+                let Some((_, source)) = self.reactor.pop() else {
+                    break;
+                };
+                self.turn(source, now);
+            }
+        }
+    }
+
+    fn turn(&mut self, source: Source, now: Instant) {
+        match source {
+            Source::Signals => self.read_signals(now),
+            Source::Keeper => self.read_reports(now),
+            Source::Inlet => {
+                let (inlet, mut io, scratch) = self.inlet();
+                inlet.turn(&mut io, scratch);
+            }
+            Source::Stdout => {
+                if self.stdout.sink().is_orphaned(&self.reactor) {
+                    self.session.tell(Event::ClientGone, now);
+                }
+                self.turn_outlet(Stream::Stdout, now);
+            }
+            Source::Stderr => self.turn_outlet(Stream::Stderr, now),
+            Source::Listener(index) => {
+                if !self.session.is_ending() {
+                    let (forwards, mut net) = self.net();
+                    forwards.accept(index, &mut net);
+                }
+            }
+            Source::Client(index) | Source::Server(index) => {
+                let (forwards, mut net) = self.net();
+                forwards.turn(index, &mut net);
+            }
+            Source::Lookup => match self.backend.turn(&mut self.reactor) {
+                Found::NotYet => {}
+                Found::Addresses => {
+                    self.deadlines.set(Owner::Lookup, None);
+                    let (forwards, mut net) = self.net();
+                    forwards.unpark(&mut net);
+                }
+                Found::Nothing => self.lookup_failed(),
+            },
+        }
+    }
+
+    fn expire(&mut self, owner: Owner, now: Instant) {
+        match owner {
+            Owner::Session => {
+                let undelivered = self.has_undelivered();
+                self.session.timeout(now, undelivered);
+            }
+            Owner::Orphans => {
+                if let Some(orphans) = &mut self.orphans {
+                    orphans.timeout(now);
+                }
+            }
+            Owner::Accept => {
+                let (forwards, mut net) = self.net();
+                forwards.resume(&mut net);
+            }
+            Owner::Connect(index) => {
+                let (forwards, mut net) = self.net();
+                forwards.connect_timeout(index, &mut net);
+            }
+            Owner::Lookup => {
+                self.backend.give_up(&mut self.reactor);
+                self.lookup_failed();
+            }
+        }
+    }
+
+    /// Draws the conclusions of what the turns have brought, and sets the session's deadline.
+    fn settle(&mut self, now: Instant) {
+        if self.session.is_draining() {
+            self.settle_output(now);
+        }
+        if let Some(orphans) = &mut self.orphans {
+            while let Some(note) = orphans.take_note() {
+                log::log!(note.level(), "{note}");
+            }
+            if orphans.is_done() {
+                self.session.tell(Event::OrphansEnded, now);
+            }
+            self.deadlines.set(Owner::Orphans, orphans.deadline());
+        }
+        while let Some(wish) = self.session.wish() {
+            self.fulfil(wish, now);
+        }
+        self.insert_lines();
+        let undelivered = self.has_undelivered();
+        self.deadlines
+            .set(Owner::Session, self.session.deadline(undelivered));
+    }
+
+    fn settle_output(&mut self, now: Instant) {
+        let carried = self.stdout.sink().flow.carried() + self.stderr.sink().flow.carried();
+        if std::mem::replace(&mut self.carried, carried) != carried {
+            self.session.tell(Event::Progress, now);
+        }
+        // There is no server any more that an address could lead to.
+        self.release_held(now);
+        if self.stdout.is_drained() && self.stderr.is_drained() {
+            self.session.tell(Event::OutputDrained, now);
+        }
+    }
+
+    fn fulfil(&mut self, wish: Wish, now: Instant) {
+        match wish {
+            Wish::ReleaseAnnouncements => {
+                log::error!(
+                    "an address was announced, but the shell has not told its node's name: the \
+                     address is passed on unchanged, and connections to it will fail"
+                );
+                self.release_held(now);
+            }
+            Wish::CutOutput => {
+                self.stdout.cut(&mut self.reactor);
+                self.stderr.cut(&mut self.reactor);
+            }
+            Wish::EndJob => {
+                self.listeners.close(&mut self.reactor);
+                self.keeper.end();
+            }
+            Wish::EndOrphans => {
+                self.listeners.close(&mut self.reactor);
+                self.end_orphans(now);
+            }
+            Wish::Leave(status) => self.status = Some(status),
+        }
+    }
+
+    fn read_signals(&mut self, now: Instant) {
+        loop {
+            match self.signals.read() {
+                Ok(Some(Signal::SIGCHLD)) => self.reap(now),
+                Ok(Some(signal)) => {
+                    log::info!("{signal}: ending");
+                    self.session.tell(Event::Signal(signal as u8), now);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    log::error!("cannot read signals: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self, now: Instant) {
+        let mut ended: Vec<(Pid, Status)> = Vec::new();
+        let left = reap::reap(|pid, status| ended.push((pid, status)));
+        for (pid, status) in ended {
+            if pid == self.keeper.pid() {
+                self.read_reports(now);
+                self.session.tell(Event::KeeperLost, now);
+            } else if let Some(orphans) = &mut self.orphans {
+                orphans.reaped(now, pid, status);
+            }
+        }
+        self.settle_orphans(now, left);
+    }
+
+    fn settle_orphans(&mut self, now: Instant, left: Left) {
+        if let Some(orphans) = &mut self.orphans {
+            orphans.settle(now, left);
+        }
+    }
+
+    fn read_reports(&mut self, now: Instant) {
+        loop {
+            match self.keeper.report() {
+                Ok(None) => return,
+                Ok(Some(Report::Gone)) => {
+                    self.session.tell(Event::KeeperLost, now);
+                    return;
+                }
+                Ok(Some(report)) => self.heed(report, now),
+                Err(error) => {
+                    log::error!("cannot understand the keeper: {error}");
+                    self.session.tell(Event::KeeperLost, now);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn heed(&mut self, report: Report, now: Instant) {
+        match report {
+            Report::Started { pid } => {
+                log::info!("started {}, process {pid}", self.launch);
+                if let Some(pid) = Pid::from_raw(pid) {
+                    self.launched = Launched::Running(pid);
+                }
+            }
+            Report::NotStarted { errno } => {
+                let reason = io::Error::from_raw_os_error(errno);
+                log::error!("cannot start {}: {reason}", self.launch);
+                self.session
+                    .tell(Event::LaunchEnded(refused_status(errno)), now);
+            }
+            Report::Ended(status) => {
+                log::info!("{} ended with {status}", self.launch);
+                self.launched = Launched::Ended(status);
+                self.session
+                    .tell(Event::LaunchEnded(status.exit_status()), now);
+            }
+            Report::Done | Report::GaveUp => self.session.tell(Event::KeeperDone, now),
+            Report::Log { level, text } => log::log!(level, "keeper: {text}"),
+            Report::Gone => {}
+        }
+    }
+
+    /// The keeper is lost, and what was below it has been adopted by us.
+    fn end_orphans(&mut self, now: Instant) {
+        log::error!("the keeper is lost: ending what it left");
+        let below = Below {
+            launch: self.launched,
+            session: Some(self.keeper.pid()),
+            job: self.job,
+            except: self.backend.helper().into_iter().collect(),
+        };
+        self.orphans = Some(Ender::begin(now, below, self.inherited));
+        self.reap(now);
+        if let Some(orphans) = &self.orphans
+            && orphans.is_done()
+        {
+            self.session.tell(Event::OrphansEnded, now);
+        }
+    }
+
+    fn turn_outlet(&mut self, stream: Stream, now: Instant) {
+        let (outlet, mut io, scratch, said) = self.outlet(stream);
+        outlet.turn(&mut io, scratch, said);
+        self.hear(stream, now);
+    }
+
+    /// Acts on what `stream` has said, and answers the addresses that it holds.
+    fn hear(&mut self, stream: Stream, now: Instant) {
+        let mut said = std::mem::take(&mut self.said);
+        for said in said.drain(..) {
+            match said {
+                Said::Answered(answer) => self.answered(answer, stream, now),
+                Said::AnnouncedSocket => {
+                    log::warn!(
+                        "the server listens on a Unix socket, which cannot be reached from here: \
+                         switch off \"Remote.SSH: Remote Server Listen On Socket\" in VS Code"
+                    );
+                    self.announced();
+                }
+            }
+        }
+        self.said = said;
+        while let Some(announcement) = self.outlet(stream).0.held() {
+            self.announced();
+            if self.backend.node().is_none() {
+                self.session.tell(Event::AnnouncementHeld, now);
+                return;
+            }
+            let port = self
+                .listeners
+                .stand_for(announcement.port, &mut self.reactor);
+            let (outlet, mut io, _, said) = self.outlet(stream);
+            outlet.release(port, &mut io, said);
+            let (forwards, mut net) = self.net();
+            forwards.unpark(&mut net);
+            if !self.said.is_empty() {
+                return self.hear(stream, now);
+            }
+        }
+    }
+
+    /// The shell has told where it runs.
+    fn answered(&mut self, answer: ProbeAnswer, stream: Stream, now: Instant) {
+        if self.backend.node().is_some() {
+            return;
+        }
+        let is_here = answer.node == self.here;
+        self.job = answer.job.as_deref().and_then(JobId::parse);
+        if let Some(job) = self.job {
+            self.keeper.set_job(job);
+            log::info!("the shell runs on {} in job {job}", answer.node.as_bstr());
+        } else {
+            log::info!("the shell runs on {}", answer.node.as_bstr());
+        }
+        if is_here && (self.is_salloc || self.job.is_some()) {
+            log::warn!(
+                "the job's shell runs on this machine, {}, and not on a compute node: this \
+                 cluster's salloc starts it here (its LaunchParameters lack \
+                 use_interactive_step); put the launch command into the RemoteCommand: \
+                 vscode-shell-proxy -- salloc srun --pty bash",
+                answer.node.as_bstr()
+            );
+        }
+        self.backend.set_node(answer.node.into(), is_here);
+        self.session.tell(Event::AnnouncementReleased, now);
+        if !is_here && self.backend.look_up(&mut self.reactor) {
+            self.deadlines
+                .set(Owner::Lookup, Some(now + backend::LOOKUP_LIMIT));
+        }
+        let other = stream.other();
+        self.outlet(other).0.answered();
+        self.hear(other, now);
+    }
+
+    /// An address was announced: nothing in the client's direction is ours any more.
+    fn announced(&mut self) {
+        let (inlet, mut io, _) = self.inlet();
+        inlet.announced(&mut io);
+        if !self.inlet.server_start_seen && !std::mem::replace(&mut self.unrecognised_told, true) {
+            log::warn!(
+                "an address was announced, but no command that starts a server was recognised in \
+                 what the client sent: the server may listen on its node's loopback only, and \
+                 connections to it be refused"
+            );
+        }
+    }
+
+    /// Answers every address that is held: unchanged.
+    fn release_held(&mut self, now: Instant) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.outlet(stream).0.held().is_some() {
+                let (outlet, mut io, _, said) = self.outlet(stream);
+                outlet.release(None, &mut io, said);
+            }
+            self.hear(stream, now);
+        }
+    }
+
+    fn lookup_failed(&mut self) {
+        self.deadlines.set(Owner::Lookup, None);
+        let (forwards, mut net) = self.net();
+        forwards.fail_parked(&mut net);
+    }
+
+    /// Hands the log's lines to stderr, whole, whenever nothing else waits for its reader.
+    fn insert_lines(&mut self) {
+        while self.stderr.is_delivered() {
+            if self.lines_done == self.lines.len() {
+                self.lines.clear();
+                self.lines_done = 0;
+                if !logging::queued() {
+                    return;
+                }
+                logging::take(&mut self.lines);
+            }
+            let rest = &self.lines[self.lines_done..];
+            let most = rest.len().min(self.stdio_read);
+            let chunk = match rest[..most].rfind_byte(b'\n') {
+                Some(end) => &rest[..=end],
+                None => &rest[..most],
+            };
+            self.lines_done += chunk.len();
+            let mut io = Io {
+                reactor: &mut self.reactor,
+                pool: &mut self.stdio_pool,
+            };
+            self.stderr.insert(chunk, &mut io);
+        }
+    }
+
+    fn has_undelivered(&self) -> bool {
+        !(self.stdout.is_delivered() && self.stderr.is_delivered())
+    }
+
+    /// Writes the last lines, as far as stderr has a reader who reads, and is done.
+    fn leave(mut self, status: u8) -> u8 {
+        let until = Instant::now() + LAST_LINES;
+        loop {
+            self.insert_lines();
+            let rest = until.saturating_duration_since(Instant::now());
+            if self.stderr.is_delivered() || rest.is_zero() {
+                break;
+            }
+            // Only stderr matters now: whatever else is ready is left alone.
+            let Some(end) = self.stderr.sink().descriptor() else {
+                break;
+            };
+            let mut end = [PollFd::new(end, PollFlags::POLLOUT)];
+            let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO);
+            if poll(&mut end, timeout).is_err() {
+                break;
+            }
+            let mut io = Io {
+                reactor: &mut self.reactor,
+                pool: &mut self.stdio_pool,
+            };
+            self.stderr.flush(&mut io);
+        }
+        status
+    }
+
+    fn inlet(&mut self) -> (&mut Inlet, Io<'_>, &mut [u8]) {
+        let io = Io {
+            reactor: &mut self.reactor,
+            pool: &mut self.stdio_pool,
+        };
+        (&mut self.inlet, io, &mut self.scratch[..self.stdio_read])
+    }
+
+    fn outlet(&mut self, stream: Stream) -> (&mut Outlet, Io<'_>, &mut [u8], &mut Vec<Said>) {
+        let outlet = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let io = Io {
+            reactor: &mut self.reactor,
+            pool: &mut self.stdio_pool,
+        };
+        (
+            outlet,
+            io,
+            &mut self.scratch[..self.stdio_read],
+            &mut self.said,
+        )
+    }
+
+    fn net(&mut self) -> (&mut Forwards, Net<'_>) {
+        let net = Net {
+            reactor: &mut self.reactor,
+            pool: &mut self.pool,
+            pipes: &mut self.pipes,
+            scratch: &mut self.scratch,
+            deadlines: &mut self.deadlines,
+            listeners: &mut self.listeners,
+            backend: &mut self.backend,
+            door: &mut self.door,
+        };
+        (&mut self.forwards, net)
+    }
+}
+
+/// One of the two streams from the job to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn other(self) -> Self {
+        match self {
+            Self::Stdout => Self::Stderr,
+            Self::Stderr => Self::Stdout,
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! One turn of a connection: the bytes between two TCP sockets.
+//!
+//! A direction reads into the buffer that the whole process shares and writes from there; what the
+//! sink did not take goes into a block of the pool. A direction that fills the buffer twice in a
+//! row is bulk: it borrows a pipe and splices, until the source has no more. While all blocks are
+//! lent, a direction peeks, writes, and takes out of the receive queue only what was taken:
+//! slower, but no connection waits for another one's reader.
+//!
+//! Wherever bytes are on their way, in a block or in a pipe, the flow counts them as left over; so
+//! half-close, reset and the end know of them.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use crate::reactor::{Reactor, Token};
+use crate::relay::{Block, Close, Duplex, Pool, Side, Step};
+use crate::sys::splice::Pipe;
+use crate::sys::tcp;
+
+use super::Source;
+
+/// Full reads in a row after which a direction counts as bulk.
+const BULK: u8 = 2;
+/// Most pipes lent at a time: each is two descriptors, and 1 MiB of the user's allowance for pipes.
+const PIPES: usize = 8;
+/// Idle pipes that are kept.
+const SPARE_PIPES: usize = 2;
+
+/// A socket with its name in the reactor.
+pub(super) type End = (TcpStream, Token);
+
+/// A connected pair of sockets and what is between them.
+pub(super) struct Transfer {
+    client: End,
+    server: End,
+    duplex: Duplex,
+    up: Way,
+    down: Way,
+}
+
+/// How one direction's bytes travel, and those that are under way.
+#[derive(Default)]
+struct Way {
+    left: Left,
+    /// Full reads in a row.
+    full: u8,
+}
+
+/// Where the bytes are that the sink has not taken yet.
+#[derive(Default)]
+enum Left {
+    #[default]
+    Nowhere,
+    Block(Block),
+    /// In a pipe, which stays with the direction as long as it is bulk, empty or not.
+    Pipe(Pipe),
+}
+
+/// The pipes of the process.
+#[derive(Default)]
+pub(super) struct Pipes {
+    lent: usize,
+    idle: Vec<Pipe>,
+    /// The kernel has refused once; it is not asked again.
+    refused: bool,
+}
+
+impl Pipes {
+    fn borrow(&mut self) -> Option<Pipe> {
+        if self.refused || self.lent == PIPES {
+            return None;
+        }
+        let pipe = match self.idle.pop() {
+            Some(pipe) => pipe,
+            None => Pipe::open().inspect_err(|_| self.refused = true).ok()?,
+        };
+        self.lent += 1;
+        Some(pipe)
+    }
+
+    /// A pipe with bytes in it is closed: they belong to nobody else.
+    fn give_back(&mut self, pipe: Pipe) {
+        self.lent -= 1;
+        if pipe.is_empty() && self.idle.len() < SPARE_PIPES {
+            self.idle.push(pipe);
+        }
+    }
+}
+
+/// What a turn needs of the process.
+pub(super) struct Means<'a> {
+    pub(super) reactor: &'a mut Reactor<Source>,
+    pub(super) pool: &'a mut Pool,
+    pub(super) pipes: &'a mut Pipes,
+    pub(super) scratch: &'a mut [u8],
+}
+
+impl Transfer {
+    pub(super) fn new(client: End, server: End) -> Self {
+        let (up, down) = (Way::default(), Way::default());
+        Self {
+            client,
+            server,
+            duplex: Duplex::default(),
+            up,
+            down,
+        }
+    }
+
+    /// Moves at most one buffer, or one pipe, each way. `Some` when the connection is over.
+    pub(super) fn turn(&mut self, means: &mut Means<'_>) -> Option<Close> {
+        let more_up = self.carry(Side::Client, means);
+        let more_down = self.carry(Side::Server, means);
+        let close = self.duplex.finished();
+        if close.is_none() && (more_up || more_down) {
+            means.reactor.wake(self.client.1);
+        }
+        close
+    }
+
+    /// Bytes carried: client to server, server to client.
+    pub(super) fn carried(&self) -> (u64, u64) {
+        (self.duplex.up.carried(), self.duplex.down.carried())
+    }
+
+    /// The sockets with their tokens; what was borrowed goes back.
+    pub(super) fn into_ends(mut self, pool: &mut Pool, pipes: &mut Pipes) -> [End; 2] {
+        self.up.give_back(pool, pipes);
+        self.down.give_back(pool, pipes);
+        [self.client, self.server]
+    }
+
+    /// The direction that reads from `side`; whether it could go on after this turn.
+    fn carry(&mut self, side: Side, means: &mut Means<'_>) -> bool {
+        let (source, sink, way) = match side {
+            Side::Client => (&self.client, &self.server, &mut self.up),
+            Side::Server => (&self.server, &self.client, &mut self.down),
+        };
+        let mut may_read = true;
+        loop {
+            let readable = means.reactor.ready(source.1).read;
+            let writable = means.reactor.ready(sink.1).write;
+            match self.duplex.from(side).step(readable, writable) {
+                Step::Read if !may_read => return true,
+                Step::Read => {
+                    may_read = false;
+                    way.read(side, source, sink, &mut self.duplex, means);
+                }
+                Step::Write => way.write(side, sink, &mut self.duplex, means),
+                Step::Shut => {
+                    // A peer that is already gone cannot be told, and need not be.
+                    let _ = sink.0.shutdown(Shutdown::Write);
+                    self.duplex.from(side).sink_shut();
+                }
+                Step::Wait => return false,
+                Step::Done => {
+                    way.give_back(means.pool, means.pipes);
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+impl Way {
+    /// Takes from `source` what it has, up to one buffer or pipe.
+    fn read(
+        &mut self,
+        side: Side,
+        source: &End,
+        sink: &End,
+        duplex: &mut Duplex,
+        means: &mut Means<'_>,
+    ) {
+        if self.full >= BULK
+            && matches!(self.left, Left::Nowhere)
+            && let Some(pipe) = means.pipes.borrow()
+        {
+            self.left = Left::Pipe(pipe);
+        }
+        if let Left::Pipe(pipe) = &mut self.left {
+            match pipe.fill(&source.0) {
+                Ok(0) => duplex.from(side).source_ended(),
+                Ok(bytes) => duplex.from(side).read(bytes),
+                Err(error) => {
+                    let refused = error.kind() == ErrorKind::InvalidInput;
+                    if error.kind() == ErrorKind::WouldBlock {
+                        means.reactor.read_blocked(source.1);
+                    } else if refused {
+                        means.pipes.refused = true;
+                    } else {
+                        duplex.read_failed(side);
+                    }
+                    self.give_back(means.pool, means.pipes);
+                }
+            }
+        } else {
+            self.read_buffer(side, source, sink, duplex, means);
+        }
+    }
+
+    fn read_buffer(
+        &mut self,
+        side: Side,
+        source: &End,
+        sink: &End,
+        duplex: &mut Duplex,
+        means: &mut Means<'_>,
+    ) {
+        let peeks = !means.pool.can_lend();
+        let read = retry(|| match peeks {
+            true => source.0.peek(means.scratch),
+            false => (&source.0).read(means.scratch),
+        });
+        let bytes = match read {
+            Ok(0) => return duplex.from(side).source_ended(),
+            Ok(bytes) => &means.scratch[..bytes],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.full = 0;
+                return means.reactor.read_blocked(source.1);
+            }
+            Err(_) => return duplex.read_failed(side),
+        };
+        self.full = if bytes.len() == means.scratch.len() {
+            (self.full + 1).min(BULK)
+        } else {
+            0
+        };
+        let taken = match write(sink, bytes, means.reactor) {
+            Ok(taken) => taken,
+            Err(error) => return duplex.write_failed(side.other(), is_reset(&error)),
+        };
+        let read = if peeks { taken } else { bytes.len() };
+        duplex.from(side).read(read);
+        duplex.from(side).wrote(taken);
+        if read == bytes.len() && read < means.scratch.len() {
+            means.reactor.read_short(source.1);
+        }
+        if peeks {
+            if tcp::discard(&source.0, taken).is_err() {
+                duplex.read_failed(side);
+            }
+        } else if taken < bytes.len()
+            && let Some(mut block) = means.pool.borrow()
+        {
+            let kept = block.append(&bytes[taken..]);
+            // A block is as large as the buffer, and the pool said that it could lend one.
+            debug_assert!(kept, "no room for what the sink did not take");
+            self.left = Left::Block(block);
+        }
+    }
+
+    /// Gives `sink` what is left over, as far as it takes it.
+    fn write(&mut self, side: Side, sink: &End, duplex: &mut Duplex, means: &mut Means<'_>) {
+        let written = match &mut self.left {
+            Left::Block(block) => {
+                let written = write(sink, block.bytes(), means.reactor);
+                block.consume(written.as_ref().copied().unwrap_or(0));
+                written
+            }
+            Left::Pipe(pipe) => match pipe.drain(&sink.0) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    means.reactor.write_blocked(sink.1);
+                    Ok(0)
+                }
+                other => other,
+            },
+            // Nothing is left over anywhere but in these two.
+            Left::Nowhere => Ok(duplex.from(side).left()),
+        };
+        match written {
+            Ok(taken) => duplex.from(side).wrote(taken),
+            Err(error) => duplex.write_failed(side.other(), is_reset(&error)),
+        }
+        if matches!(&self.left, Left::Block(block) if block.is_empty()) {
+            self.give_back(means.pool, means.pipes);
+        }
+    }
+
+    fn give_back(&mut self, pool: &mut Pool, pipes: &mut Pipes) {
+        match std::mem::take(&mut self.left) {
+            Left::Nowhere => {}
+            Left::Block(block) => pool.give_back(block),
+            Left::Pipe(pipe) => {
+                self.full = 0;
+                pipes.give_back(pipe);
+            }
+        }
+    }
+}
+
+/// Writes once; a sink that takes less than all is not ready any more.
+fn write(sink: &End, bytes: &[u8], reactor: &mut Reactor<Source>) -> io::Result<usize> {
+    match retry(|| (&sink.0).write(bytes)) {
+        Ok(taken) => {
+            if taken < bytes.len() {
+                reactor.write_blocked(sink.1);
+            }
+            Ok(taken)
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            reactor.write_blocked(sink.1);
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    error.kind() != ErrorKind::BrokenPipe
+}
+
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}

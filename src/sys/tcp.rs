@@ -1,0 +1,169 @@
+//! TCP sockets as the relay wants them: non-blocking, closed on exec, without delay, kept alive.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_socket_linger, set_socket_reuseaddr, set_tcp_nodelay, socket_error,
+};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, accept_with, bind, connect, getpeername,
+    getsockname, listen, recv, socket_with,
+};
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+fn open(ip: IpAddr) -> io::Result<OwnedFd> {
+    let family = if ip.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    Ok(socket_with(family, SocketType::STREAM, FLAGS, None)?)
+}
+
+/// A listener on `at` (port 0: the kernel picks one), with the address that it got.
+///
+/// It takes a port whose last session has just ended (SO_REUSEADDR), never one that is in use: with
+/// SO_REUSEPORT two proxies on one fixed port would share it silently. The kernel clamps `backlog`
+/// to its SOMAXCONN.
+///
+/// # Errors
+/// Of socket(2), bind(2) or listen(2).
+pub fn listener(at: SocketAddr, backlog: u32) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = open(at.ip())?;
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &at)?;
+    listen(&socket, backlog.try_into().unwrap_or(i32::MAX))?;
+    let bound = getsockname(&socket)?.try_into()?;
+    Ok((socket, bound))
+}
+
+/// The next connection of `listener`.
+///
+/// # Errors
+/// `WouldBlock` where none waits, or what accept(2) says.
+pub fn accept(listener: impl AsFd) -> io::Result<TcpStream> {
+    let stream = TcpStream::from(accept_with(listener, FLAGS)?);
+    tune(&stream);
+    Ok(stream)
+}
+
+/// Begins to connect to `to`; writable means done, see [`connected`].
+///
+/// # Errors
+/// Those of socket(2), and of connect(2) where it fails at once.
+pub fn connect_to(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = open(to.ip())?;
+    match connect(&socket, &to) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let stream = TcpStream::from(socket);
+    tune(&stream);
+    Ok(stream)
+}
+
+/// Whether a connection that was begun stands: `None` while it is under way.
+///
+/// # Errors
+/// Why the connection failed.
+pub fn connected(stream: &TcpStream) -> io::Result<Option<()>> {
+    if let Err(errno) = socket_error(stream)? {
+        return Err(errno.into());
+    }
+    match getpeername(stream) {
+        Ok(_) => Ok(Some(())),
+        Err(rustix::io::Errno::NOTCONN) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Takes `bytes` that a peek has seen out of the receive queue, without copying them.
+///
+/// # Errors
+/// Of recv(2).
+pub fn discard(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    // With MSG_TRUNC a TCP socket drops what it would have copied (tcp(7)); the length of the
+    // buffer says how much, so it is taken in steps of a small one.
+    let mut nowhere = [0u8; 4096];
+    let mut rest = bytes;
+    while rest > 0 {
+        let step = rest.min(nowhere.len());
+        let (_, dropped) = recv(stream, &mut nowhere[..step], RecvFlags::TRUNC)?;
+        rest -= dropped.clamp(1, rest);
+    }
+    Ok(())
+}
+
+/// Makes the closing of `stream` a reset instead of an orderly end.
+pub fn reset_on_close(stream: &TcpStream) {
+    // A socket that refuses this is closed orderly, which is the best that is left.
+    let _ = set_socket_linger(stream, Some(Duration::ZERO));
+}
+
+/// No Nagle delay (the editor's messages are small), and keepalive, so that a peer that vanished
+/// without a word is noticed by the kernel one day.
+fn tune(stream: &TcpStream) {
+    // Neither is needed for a byte to arrive; a kernel that refuses is not worth a connection.
+    let _ = set_tcp_nodelay(stream, true);
+    let _ = set_socket_keepalive(stream, true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_port_in_use_is_not_shared() {
+        let (_first, at) = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 8).unwrap();
+        assert_eq!(
+            listener(at, 8).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+    }
+
+    #[test]
+    fn bytes_seen_by_a_peek_can_be_dropped_exactly() {
+        let (mut client, mut server) = pair();
+        let sent: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
+        client.write_all(&sent).unwrap();
+        drop(client);
+        discard(&server, 10_001).unwrap();
+        let mut rest = Vec::new();
+        server.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, sent[10_001..]);
+    }
+
+    #[test]
+    fn a_refused_connection_says_so_and_a_good_one_stands() {
+        let (socket, at) = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 8).unwrap();
+        let stream = connect_to(at).unwrap();
+        assert_eq!(connected(&stream).unwrap(), Some(()));
+        drop(socket);
+        let refused = connect_to(at).and_then(|stream| connected(&stream));
+        assert_eq!(
+            refused.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+    }
+
+    #[test]
+    fn a_reset_on_close_reaches_the_peer_as_one() {
+        let (client, mut server) = pair();
+        reset_on_close(&client);
+        drop(client);
+        let error = server.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
