@@ -29,7 +29,8 @@ pub(super) struct Backend {
 
 /// A helper that is looking the name up.
 struct Lookup {
-    pid: Pid,
+    /// Until it was reaped.
+    pid: Option<Pid>,
     output: Stream,
     token: Token,
     text: Vec<u8>,
@@ -95,9 +96,16 @@ impl Backend {
         self.lookup.is_some()
     }
 
-    /// The pid of the helper, which is ours to reap and nobody's to end.
+    /// The helper's process, while it lives: it is ours, and nothing of the job's.
     pub(super) fn helper(&self) -> Option<Pid> {
-        self.lookup.as_ref().map(|lookup| lookup.pid)
+        self.lookup.as_ref().and_then(|lookup| lookup.pid)
+    }
+
+    /// A child was reaped: from now on its pid may be another's.
+    pub(super) fn reaped(&mut self, pid: Pid) {
+        if let Some(lookup) = &mut self.lookup {
+            lookup.pid.take_if(|helper| *helper == pid);
+        }
     }
 
     /// Reads what the helper has to say.
@@ -137,8 +145,10 @@ impl Backend {
     fn end_lookup(&mut self, reactor: &mut Reactor<Source>) {
         if let Some(lookup) = self.lookup.take() {
             reactor.deregister(lookup.output.as_fd(), lookup.token);
-            // It may have ended by itself; it was not reaped before, so the pid is its own.
-            let _ = kill_process(lookup.pid, Signal::KILL);
+            if let Some(pid) = lookup.pid {
+                // One that has just ended is a zombie of ours and does not mind.
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
     }
 }
@@ -155,7 +165,7 @@ impl Lookup {
             .spawn()?;
         let output = Stream::own(OwnedFd::from(output))?;
         let token = reactor.register(output.as_fd(), Source::Lookup)?;
-        let pid = Pid::from_child(&child);
+        let pid = Some(Pid::from_child(&child));
         Ok(Self {
             pid,
             output,

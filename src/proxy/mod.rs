@@ -79,6 +79,8 @@ enum Owner {
     Lookup,
 }
 
+/// Most bytes of log lines handed to stderr at one time; less than a block of its pool holds.
+const LINES: usize = 16 * 1024;
 /// How long the last lines for stderr may wait for its reader.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -297,6 +299,7 @@ impl Proxy {
         let mut ended: Vec<(Pid, Status)> = Vec::new();
         let left = reap::reap(|pid, status| ended.push((pid, status)));
         for (pid, status) in ended {
+            self.backend.reaped(pid);
             if pid == self.keeper.pid() {
                 self.read_reports(now);
                 self.session.tell(Event::KeeperLost, now);
@@ -491,7 +494,7 @@ impl Proxy {
                 logging::take(&mut self.lines);
             }
             let rest = &self.lines[self.lines_done..];
-            let most = rest.len().min(self.stdio_read);
+            let most = rest.len().min(LINES);
             let chunk = match rest[..most].rfind_byte(b'\n') {
                 Some(end) => &rest[..=end],
                 None => &rest[..most],
