@@ -12,12 +12,13 @@
 //! - [`Outbound`] (shell to client) finds announced addresses and holds each until it is told which
 //!   port stands for it.
 
-mod heredoc;
+mod command;
+mod here_document;
 mod inbound;
+mod lexer;
+mod line;
 mod outbound;
 mod probe;
-mod recognise;
-mod shell;
 mod words;
 
 pub use inbound::{Inbound, InboundPiece, Notice};
