@@ -25,29 +25,27 @@ impl Door {
         }
     }
 
-    /// Whether `client`, just accepted, is let in; one that is not will be reset when closed.
-    pub(super) fn admits(&mut self, client: &TcpStream) -> bool {
-        let Ok(addresses) = client
-            .local_addr()
-            .and_then(|ours| Ok((ours, client.peer_addr()?)))
-        else {
-            return false;
+    /// Whether `client`, just accepted from `peer` by a listener on `at`, is let in; one that is not
+    /// will be reset when closed.
+    pub(super) fn admits(&mut self, client: &TcpStream, peer: SocketAddr, at: SocketAddr) -> bool {
+        // Only a listener on all addresses leaves open which one the client has reached.
+        let ours = match at.ip().is_unspecified() {
+            true => client.local_addr(),
+            false => Ok(at),
         };
-        let Verdict::Refused(reason) = self.judge(addresses) else {
+        let Ok(ours) = ours else { return false };
+        let Verdict::Refused(reason) = self.judge(ours, peer) else {
             return true;
         };
         tcp::reset_on_close(client);
         if let Some(count) = self.refusals.refused(Instant::now()) {
             let who = Who(reason);
-            log::warn!(
-                "refused a connection from {}: {who} (refused so far: {count})",
-                addresses.1
-            );
+            log::warn!("refused a connection from {peer}: {who} (refused so far: {count})");
         }
         false
     }
 
-    fn judge(&mut self, (ours, peer): (SocketAddr, SocketAddr)) -> Verdict {
+    fn judge(&mut self, ours: SocketAddr, peer: SocketAddr) -> Verdict {
         let ip = peer.ip().to_canonical();
         let local = peer::is_own(ip).unwrap_or_else(|error| {
             log::error!("cannot list this machine's addresses: {error}");

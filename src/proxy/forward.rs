@@ -19,7 +19,7 @@ use super::{Owner, Source};
 pub(super) const MOST: usize = 4096;
 /// Descriptors that are not for connections: streams, poller, signals, keeper, listeners, pipes, log,
 /// tees.
-const RESERVED: usize = 64;
+const RESERVED: usize = 96;
 /// Connections taken in one turn of a listener.
 const ACCEPTS: usize = 64;
 /// How long accepting pauses where descriptors ran out, unless one becomes free before.
@@ -79,12 +79,18 @@ impl Forwards {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let most = (descriptors.saturating_sub(RESERVED) / 2).clamp(1, MOST);
         Self {
-            table: Vec::new(),
+            // Address space and no memory, until there are that many: so nothing is ever moved.
+            table: Vec::with_capacity(most),
             vacant: Vec::new(),
             most,
             accepted: 0,
             paused: false,
         }
+    }
+
+    /// How many descriptors the process has when there are as many connections as may be.
+    pub(super) fn descriptors(&self) -> usize {
+        2 * self.most + RESERVED
     }
 
     /// Takes connections of the listener `index`, as they come.
@@ -97,9 +103,9 @@ impl Forwards {
                 return;
             }
             match tcp::accept(&listener.socket) {
-                Ok(client) => {
-                    if net.door.admits(&client) {
-                        self.admit(client, index, net);
+                Ok((client, peer)) => {
+                    if net.door.admits(&client, peer, listener.at) {
+                        self.admit(client, peer, index, net);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -174,7 +180,11 @@ impl Forwards {
             Stage::Parked { .. } => {}
             Stage::Connecting { server, .. } => {
                 let ready = net.reactor.ready(server.1);
-                if ready.write || ready.read {
+                // A socket that is still connecting is not writable; one that failed is closed too.
+                let is_connected = ready.write && !ready.read_closed && !ready.write_closed;
+                if is_connected {
+                    self.relay(index, net);
+                } else if ready.write || ready.read {
                     match tcp::connected(&server.0) {
                         Ok(Some(())) => self.relay(index, net),
                         Ok(None) => {}
@@ -208,8 +218,7 @@ impl Forwards {
         self.table[index].as_ref().map(|forward| forward.listener)
     }
 
-    fn admit(&mut self, client: TcpStream, listener: usize, net: &mut Net<'_>) {
-        let Ok(peer) = client.peer_addr() else { return };
+    fn admit(&mut self, client: TcpStream, peer: SocketAddr, listener: usize, net: &mut Net<'_>) {
         let index = self.vacant.last().copied().unwrap_or(self.table.len());
         let token = match net.reactor.register(client.as_fd(), Source::Client(index)) {
             Ok(token) => token,
@@ -310,7 +319,7 @@ impl Forwards {
             return;
         };
         let (next, began) = (attempt + 1, *began);
-        net.reactor.deregister(server.0.as_fd(), server.1);
+        net.reactor.forget(server.1);
         net.deadlines.set(Owner::Connect(index), None);
         self.restage(index, |client| Stage::Parked { client });
         if next < net.backend.addresses().len() {
@@ -419,7 +428,7 @@ impl Forwards {
             if close == Close::Reset {
                 tcp::reset_on_close(&stream);
             }
-            net.reactor.deregister(stream.as_fd(), token);
+            net.reactor.forget(token);
         }
         if self.paused || self.open() + 1 == self.most {
             net.deadlines.set(Owner::Accept, None);

@@ -19,7 +19,8 @@ const MOST: usize = 16;
 pub(super) struct Listener {
     pub(super) socket: OwnedFd,
     pub(super) token: Token,
-    port: u16,
+    /// Where it listens.
+    pub(super) at: SocketAddr,
     pub(super) backend: Option<u16>,
     /// A failed connection to the backend was explained in the log.
     pub(super) explained: bool,
@@ -87,9 +88,9 @@ impl Listeners {
         listener.backend = Some(backend);
         log::info!(
             "port {} here stands for port {backend} in the job",
-            listener.port
+            listener.at.port()
         );
-        Some(listener.port)
+        Some(listener.at.port())
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Listener> {
@@ -122,11 +123,11 @@ impl Listeners {
         let index = self.all.len();
         let token = reactor.register(socket.as_fd(), Source::Listener(index))?;
         log::info!("listening on {at}");
-        let (port, backend, explained) = (at.port(), None, false);
+        let (backend, explained) = (None, false);
         self.all.push(Listener {
             socket,
             token,
-            port,
+            at,
             backend,
             explained,
         });

@@ -91,7 +91,8 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     ];
     let watch = |error| cannot("watch for events", error);
     let signals = Signals::block(&ends).map_err(watch)?;
-    let mut reactor = Reactor::new().map_err(watch)?;
+    let forwards = Forwards::new(descriptors);
+    let mut reactor = Reactor::with_room(forwards.descriptors()).map_err(watch)?;
     reactor
         .register(signals.as_fd(), Source::Signals)
         .map_err(watch)?;
@@ -168,7 +169,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         stderr,
         said: Vec::new(),
         listeners,
-        forwards: Forwards::new(descriptors),
+        forwards,
         backend: Backend::default(),
         door: Door::new(rules),
         here: rustix::system::uname().nodename().to_bytes().to_vec(),

@@ -9,7 +9,7 @@ use rustix::net::sockopt::{
     set_socket_keepalive, set_socket_linger, set_socket_reuseaddr, set_tcp_nodelay, socket_error,
 };
 use rustix::net::{
-    AddressFamily, RecvFlags, SocketFlags, SocketType, accept_with, bind, connect, getpeername,
+    AddressFamily, RecvFlags, SocketFlags, SocketType, acceptfrom_with, bind, connect, getpeername,
     getsockname, listen, recv, socket_with,
 };
 
@@ -35,20 +35,23 @@ fn open(ip: IpAddr) -> io::Result<OwnedFd> {
 pub fn listener(at: SocketAddr, backlog: u32) -> io::Result<(OwnedFd, SocketAddr)> {
     let socket = open(at.ip())?;
     set_socket_reuseaddr(&socket, true)?;
+    // What it accepts inherits this (tcp(7)), which saves two calls for each connection.
+    tune(&socket);
     bind(&socket, &at)?;
     listen(&socket, backlog.try_into().unwrap_or(i32::MAX))?;
     let bound = getsockname(&socket)?.try_into()?;
     Ok((socket, bound))
 }
 
-/// The next connection of `listener`.
+/// The next connection of `listener`, with the address of its peer.
 ///
 /// # Errors
 /// `WouldBlock` where none waits, or what accept(2) says.
-pub fn accept(listener: impl AsFd) -> io::Result<TcpStream> {
-    let stream = TcpStream::from(accept_with(listener, FLAGS)?);
-    tune(&stream);
-    Ok(stream)
+pub fn accept(listener: impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = acceptfrom_with(listener, FLAGS)?;
+    // Only a connection that was reset before it was taken may have no peer any more.
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?.try_into()?;
+    Ok((stream.into(), peer))
 }
 
 /// Begins to connect to `to`; writable means done, see [`connected`].
@@ -106,10 +109,10 @@ pub fn reset_on_close(stream: &TcpStream) {
 
 /// No Nagle delay (the editor's messages are small), and keepalive, so that a peer that vanished
 /// without a word is noticed by the kernel one day.
-fn tune(stream: &TcpStream) {
+fn tune(stream: impl AsFd) {
     // Neither is needed for a byte to arrive; a kernel that refuses is not worth a connection.
-    let _ = set_tcp_nodelay(stream, true);
-    let _ = set_socket_keepalive(stream, true);
+    let _ = set_tcp_nodelay(&stream, true);
+    let _ = set_socket_keepalive(&stream, true);
 }
 
 #[cfg(test)]
