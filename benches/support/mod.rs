@@ -107,9 +107,9 @@ pub fn cpu(pid: u32) -> u64 {
     word.and_then(|ns| ns.parse().ok()).unwrap_or(0)
 }
 
-/// Runs `pid` on `cpu` alone; on a machine that has fewer, wherever it likes.
+/// Runs the process or thread `pid` on `cpu` alone; on a machine that has fewer, anywhere.
 pub fn pin(pid: u32, cpu: usize) {
-    let words = ["-a", "-c", "-p", &cpu.to_string(), &pid.to_string()].map(str::to_owned);
+    let words = ["-c", "-p", &cpu.to_string(), &pid.to_string()].map(str::to_owned);
     let pinned = Command::new("taskset").args(words).output();
     if !pinned.is_ok_and(|output| output.status.success()) {
         eprintln!("cannot run process {pid} on CPU {cpu} alone");

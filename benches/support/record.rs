@@ -71,29 +71,42 @@ impl Record {
 
     /// Prints every figure with its spread, and the ratio of `ours` to each other contestant.
     pub fn print(&self, ours: &str) {
-        let mut last = "";
-        for series in &self.series {
-            if series.scenario != last {
-                println!("\n{}", series.scenario);
-                last = &series.scenario;
+        for scenario in self.scenarios() {
+            println!("\n{scenario}");
+            for series in self
+                .series
+                .iter()
+                .filter(|series| series.scenario == scenario)
+            {
+                let ratio = self
+                    .ratio(scenario, &series.figure, ours, &series.contestant)
+                    .filter(|_| series.contestant != ours)
+                    .map_or_else(String::new, |ratio| {
+                        format!("{ours}: {} of it", short(ratio))
+                    });
+                let (least, most) = spread(&series.samples);
+                println!(
+                    "  {:<26} {:<6} {:>10} {:<6} ({} to {})  {ratio}",
+                    series.contestant,
+                    series.figure,
+                    short(median(&series.samples)),
+                    series.unit,
+                    short(least),
+                    short(most),
+                );
             }
-            let ratio = self
-                .ratio(&series.scenario, &series.figure, ours, &series.contestant)
-                .filter(|_| series.contestant != ours)
-                .map_or_else(String::new, |ratio| {
-                    format!("{ours}: {} of it", short(ratio))
-                });
-            let (least, most) = spread(&series.samples);
-            println!(
-                "  {:<26} {:<6} {:>10} {:<6} ({} to {})  {ratio}",
-                series.contestant,
-                series.figure,
-                short(median(&series.samples)),
-                series.unit,
-                short(least),
-                short(most),
-            );
         }
+    }
+
+    /// The names of all scenarios, in the order in which they came.
+    pub fn scenarios(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for series in &self.series {
+            if !names.contains(&series.scenario.as_str()) {
+                names.push(&series.scenario);
+            }
+        }
+        names
     }
 
     /// Keeps everything as the benchmark `name`.

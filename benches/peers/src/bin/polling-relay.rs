@@ -1,7 +1,7 @@
 //! The plain relay: level-triggered, a buffer for each direction of each connection, interest
 //! changed whenever a buffer fills or empties. No trick, and nothing wrong with it.
 //!
-//! `polling-relay BACKEND-PORT` prints the port on which it listens.
+//! `polling-relay BACKEND-PORT [LISTEN-PORT]` prints the port on which it listens.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -12,12 +12,13 @@ const SIZE: usize = 64 * 1024;
 const LISTENER: usize = 0;
 
 fn main() -> io::Result<()> {
-    let usage = || io::Error::other("usage: polling-relay BACKEND-PORT");
-    let backend: u16 = std::env::args()
-        .nth(1)
-        .and_then(|port| port.parse().ok())
-        .ok_or_else(usage)?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut ports = std::env::args().skip(1).map(|port| port.parse::<u16>());
+    let (Some(Ok(backend)), Ok(port)) = (ports.next(), ports.next().unwrap_or(Ok(0))) else {
+        return Err(io::Error::other(
+            "usage: polling-relay BACKEND-PORT [LISTEN-PORT]",
+        ));
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     listener.set_nonblocking(true)?;
     let poller = Poller::new()?;
     watch(&poller, &listener, Event::readable(LISTENER))?;

@@ -1,0 +1,370 @@
+//! What the program costs, counted and not timed: system calls, wakeups, memory, descriptors,
+//! threads, the size of its file. The bounds are the project's goals, so each is an assertion.
+//!
+//! All of it is true of the release build and of no other; whichever build the test itself is, it
+//! has cargo make that one, which takes no time where it is up to date.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod observe;
+mod trace;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use support::processes::Process;
+use support::tcp::{self, Server};
+use support::{Program, Session};
+
+use observe::{Activity, private_kib};
+use trace::Trace;
+
+/// The release build of the program.
+fn release() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        // .../target/debug/vscode-shell-proxy, or release
+        let ours = PathBuf::from(env!("CARGO_BIN_EXE_vscode-shell-proxy"));
+        let target = ours
+            .ancestors()
+            .nth(2)
+            .expect("a program lies in target/PROFILE");
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--release", "--locked"])
+            .args(["--bin", "vscode-shell-proxy", "--target-dir"])
+            .arg(target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the release build fails");
+        target.join("release/vscode-shell-proxy")
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+/// A session whose shell has announced a server of ours.
+struct Relay {
+    session: Session,
+    server: Server,
+    port: u16,
+}
+
+/// A connection through the relay, by both its far ends.
+struct Pair {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Relay {
+    fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(args: &[&str]) -> Self {
+        // Both far ends of a thousand connections are this process's.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the soft limit may be raised");
+        // No server start is sent to it, of which it would warn.
+        let program = Program::new(release()).arg("-q").args(args);
+        let mut session = program.args(["--", "bash"]).start();
+        let server = Server::on("127.0.0.1");
+        let port = session.announce(server.port());
+        Self {
+            session,
+            server,
+            port,
+        }
+    }
+
+    fn pair(&self) -> Pair {
+        let client = tcp::connect(self.port);
+        let server = self.server.accept();
+        for end in [&client, &server] {
+            end.set_nodelay(true).expect("TCP_NODELAY");
+        }
+        Pair { client, server }
+    }
+
+    fn pairs(&self, count: usize) -> Vec<Pair> {
+        (0..count).map(|_| self.pair()).collect()
+    }
+
+    fn proxy(&self) -> Process {
+        let pid = self.session.pid().cast_signed();
+        Process::read(pid).expect("the proxy is alive")
+    }
+
+    fn keeper(&self) -> Process {
+        let proxy = self.session.pid().cast_signed();
+        let mut processes = self.session.processes().into_iter();
+        processes
+            .find(|process| process.parent == proxy)
+            .expect("the keeper is alive")
+    }
+
+    /// Waits until the proxy has as many descriptors as it had: what was closed at our end is
+    /// closed there.
+    fn await_descriptors(&mut self, count: usize) {
+        let proxy = self.proxy();
+        self.session.until("descriptors are closed", |_| {
+            (proxy.open_files() == count).then_some(())
+        });
+    }
+}
+
+impl Pair {
+    /// 64 bytes to the server and back.
+    fn round_trip(&mut self) {
+        let mut message = [7; 64];
+        self.client.write_all(&message).expect("a message");
+        self.server.read_exact(&mut message).expect("the message");
+        self.server.write_all(&message).expect("an answer");
+        self.client.read_exact(&mut message).expect("the answer");
+    }
+
+    /// `bytes` from the client to the server.
+    fn carry(&self, bytes: usize) {
+        carry(&self.client, &self.server, bytes);
+    }
+}
+
+fn carry(mut from: &TcpStream, mut to: &TcpStream, bytes: usize) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let block = vec![7; 256 * 1024];
+            let mut left = bytes;
+            while left > 0 {
+                left -= from
+                    .write(&block[..left.min(block.len())])
+                    .expect("a write");
+            }
+        });
+        let mut block = vec![0; 256 * 1024];
+        let mut left = bytes;
+        while left > 0 {
+            let most = left.min(block.len());
+            match to.read(&mut block[..most]).expect("a read") {
+                0 => panic!("{left} bytes are missing"),
+                got => left -= got,
+            }
+        }
+    });
+}
+
+fn does_nothing_while_idle(connections: usize) {
+    let relay = Relay::start();
+    let mut pairs = relay.pairs(connections);
+    pairs.iter_mut().for_each(Pair::round_trip);
+    for process in [relay.proxy(), relay.keeper()] {
+        let before = Activity::settled(&process);
+        // The assertion is about a time in which nothing happens.
+        thread::sleep(Duration::from_secs(5));
+        assert_eq!(
+            Activity::of(&process),
+            before,
+            "{connections} connections: {process}"
+        );
+    }
+}
+
+#[test]
+fn an_idle_session_does_nothing() {
+    does_nothing_while_idle(0);
+}
+
+#[test]
+fn an_idle_connection_wakes_nobody() {
+    does_nothing_while_idle(1);
+}
+
+#[test]
+fn a_thousand_idle_connections_wake_nobody() {
+    does_nothing_while_idle(1000);
+}
+
+#[test]
+fn a_session_that_waits_is_small() {
+    let relay = Relay::start();
+    let (proxy, keeper) = (relay.proxy(), relay.keeper());
+    Activity::settled(&proxy);
+    Activity::settled(&keeper);
+    assert_eq!((proxy.threads(), keeper.threads()), (1, 1));
+    let resident = proxy.status_kib("VmRSS").expect("VmRSS");
+    let figures = (private_kib(&proxy), private_kib(&keeper));
+    println!("resident {resident} KiB, private (proxy, keeper) {figures:?} KiB");
+    // Nine tenths are pages of the program and of the C library that every other process shares.
+    assert!(resident <= 2700, "the proxy has {resident} KiB resident");
+    // What the shell has said so far has touched a page or two of the buffer.
+    assert!(
+        figures.0 <= 256,
+        "the proxy has {} KiB of its own",
+        figures.0
+    );
+    assert!(
+        figures.1 <= 150,
+        "the keeper has {} KiB of its own",
+        figures.1
+    );
+}
+
+#[test]
+fn an_idle_connection_costs_two_descriptors_and_512_bytes() {
+    let relay = Relay::start();
+    // Tables, blocks and pipes that the first ones need are not the cost of a connection.
+    relay.pair().carry(1 << 20);
+    let proxy = relay.proxy();
+    let (memory, files) = (private_kib(&proxy), proxy.open_files());
+    let pairs = relay.pairs(1000);
+    // The connection before is closed here, and may not be closed there yet.
+    assert!(
+        (1998..=2000).contains(&(proxy.open_files() - files)),
+        "{} descriptors",
+        proxy.open_files() - files
+    );
+    let idle = private_kib(&proxy);
+    for pair in &pairs {
+        pair.carry(256 * 1024);
+        carry(&pair.server, &pair.client, 256 * 1024);
+    }
+    let used = private_kib(&proxy);
+    println!("private KiB: {memory} without, {idle} with 1000 connections, {used} after use");
+    for (kib, when) in [(idle, "before"), (used, "after")] {
+        let each = kib.saturating_sub(memory) * 1024 / 1000;
+        assert!(
+            each <= 512,
+            "{each} bytes for an idle connection, {when} it was used"
+        );
+    }
+}
+
+#[test]
+fn the_second_thousand_connections_find_the_place_of_the_first() {
+    let mut relay = Relay::start();
+    let files = relay.proxy().open_files();
+    let mut wave = || {
+        let pairs = relay.pairs(1000);
+        pairs.iter().for_each(|pair| pair.carry(1000));
+        drop(pairs);
+        relay.await_descriptors(files);
+        relay.proxy().status_kib("VmRSS").expect("VmRSS")
+    };
+    let (first, second) = (wave(), wave());
+    println!("resident KiB: {first} after the first wave, {second} after the second");
+    assert!(
+        first.abs_diff(second) <= 64,
+        "{first} KiB, then {second} KiB resident"
+    );
+}
+
+/// Fails where `work`, which is `count` units, makes the proxy do more than `bound` system calls for
+/// each. On a machine that has no time for the far ends the proxy wakes up for every little that
+/// they have sent; so the best of a few attempts counts.
+fn assert_calls(relay: &Relay, bound: f64, count: f64, unit: &str, mut work: impl FnMut()) {
+    let mut seen = String::new();
+    for _ in 0..5 {
+        let Some(trace) = Trace::attach(&relay.proxy(), &relay.session) else {
+            return;
+        };
+        work();
+        let calls = trace.end();
+        let each = calls.total() as f64 / count;
+        seen = format!("{each:.3} for a {unit}: {}", calls.parts(count));
+        println!("{seen}");
+        if each <= bound {
+            return;
+        }
+    }
+    panic!("more than {bound} system calls: {seen}");
+}
+
+#[test]
+fn bulk_on_one_connection_takes_4_system_calls_for_a_megabyte() {
+    let relay = Relay::start();
+    let pair = relay.pair();
+    pair.carry(16 << 20);
+    let megabytes = f64::from(256 << 20) / 1e6;
+    assert_calls(&relay, 4.0, megabytes, "MB", || pair.carry(256 << 20));
+}
+
+#[test]
+fn bulk_on_eight_connections_takes_20_system_calls_for_a_megabyte() {
+    let relay = Relay::start();
+    let pairs = relay.pairs(8);
+    let carry_all = |bytes: usize| {
+        thread::scope(|scope| {
+            for pair in &pairs {
+                scope.spawn(move || pair.carry(bytes));
+            }
+        });
+    };
+    carry_all(2 << 20);
+    let megabytes = f64::from(256 << 20) / 1e6;
+    assert_calls(&relay, 20.0, megabytes, "MB", || carry_all(32 << 20));
+}
+
+#[test]
+fn a_round_trip_takes_6_system_calls() {
+    let relay = Relay::start();
+    let mut pair = relay.pair();
+    pair.round_trip();
+    assert_calls(&relay, 6.05, 2000.0, "round trip", || {
+        (0..2000).for_each(|_| pair.round_trip());
+    });
+}
+
+#[test]
+fn round_trips_on_64_connections_take_4_system_calls_each() {
+    let relay = Relay::start();
+    let mut pairs = relay.pairs(64);
+    let mut message = [7; 64];
+    // One message under way on each.
+    let mut all_at_once = || {
+        for Pair { client, .. } in &mut pairs {
+            client.write_all(&message).expect("a message");
+        }
+        for Pair { server, .. } in &mut pairs {
+            server.read_exact(&mut message).expect("the message");
+            server.write_all(&message).expect("an answer");
+        }
+        for Pair { client, .. } in &mut pairs {
+            client.read_exact(&mut message).expect("the answer");
+        }
+    };
+    assert_calls(&relay, 4.3, 50.0 * 64.0, "round trip", || {
+        (0..50).for_each(|_| all_at_once());
+    });
+}
+
+/// To ask the kernel whose a client is takes two calls: a question and its answer.
+#[test]
+fn a_connection_takes_23_system_calls_and_two_to_know_whose_it_is() {
+    for (admit, bound) in [("self", 25.0), ("any", 23.0)] {
+        let relay = Relay::start_with(&["--admit", admit]);
+        relay.pair().round_trip();
+        assert_calls(&relay, bound, 500.0, "connection", || {
+            for _ in 0..500 {
+                let mut pair = relay.pair();
+                pair.round_trip();
+                // The client closes first, and the server when it has seen that.
+                drop(pair.client);
+                assert_eq!(pair.server.read(&mut [0; 1]).expect("an end"), 0);
+            }
+        });
+    }
+}
+
+#[test]
+fn the_program_has_at_most_840_kilobytes() {
+    let bytes = std::fs::metadata(release())
+        .expect("the release build")
+        .len();
+    println!("{bytes} bytes");
+    assert!(bytes <= 840_000, "{bytes} bytes");
+}

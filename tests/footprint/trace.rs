@@ -1,0 +1,96 @@
+//! System calls, counted by `strace -f -c`, where there is one that may attach.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::processes::Process;
+use crate::support::{BOUND, Session};
+
+/// A process whose system calls are being counted.
+pub(crate) struct Trace {
+    strace: Child,
+    summary: PathBuf,
+}
+
+/// What was counted: calls by name, most frequent first.
+pub(crate) struct Calls(Vec<(String, u64)>);
+
+impl Trace {
+    /// Counts from now on. `None`, and said aloud, where that cannot be done here.
+    pub(crate) fn attach(process: &Process, session: &Session) -> Option<Self> {
+        let summary = session.path("strace");
+        let strace = Command::new("strace")
+            .args(["-f", "-c", "-p", &process.pid.to_string(), "-o"])
+            .arg(&summary)
+            .stderr(Stdio::null())
+            .spawn();
+        let mut strace = match strace {
+            Ok(strace) => strace,
+            Err(error) => return skip(&format!("strace: {error}")),
+        };
+        let until = Instant::now() + BOUND;
+        while tracer(process) != strace.id() {
+            if strace.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return skip("strace may not attach to a process here");
+            }
+            assert!(Instant::now() < until, "strace does not attach");
+            std::thread::yield_now();
+        }
+        Some(Self { strace, summary })
+    }
+
+    /// The count up to now.
+    pub(crate) fn end(mut self) -> Calls {
+        let pid = Pid::from_raw(self.strace.id().cast_signed());
+        kill(pid, Signal::SIGINT).expect("strace is our child");
+        self.strace.wait().expect("strace is our child");
+        let text = fs::read_to_string(&self.summary).expect("the summary of strace");
+        let calls = text.lines().filter_map(|line| {
+            // % time, seconds, usecs/call, calls, errors where there are any, name
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let name = words.last().filter(|name| **name != "total")?;
+            words[0].parse::<f64>().ok()?;
+            Some(((*name).to_owned(), words.get(3)?.parse().ok()?))
+        });
+        let mut calls: Vec<(String, u64)> = calls.collect();
+        calls.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        assert!(!calls.is_empty(), "strace has seen nothing:\n{text}");
+        Calls(calls)
+    }
+}
+
+impl Calls {
+    /// How many there were.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(|(_, calls)| calls).sum()
+    }
+
+    /// What they were, for each of `count` units.
+    pub(crate) fn parts(&self, count: f64) -> String {
+        let parts = self.0.iter();
+        let parts = parts.map(|(name, calls)| format!("{name} {:.3}", *calls as f64 / count));
+        parts.collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn tracer(process: &Process) -> u32 {
+    process
+        .status_kib("TracerPid")
+        .and_then(|pid| u32::try_from(pid).ok())
+        .unwrap_or(0)
+}
+
+fn skip(reason: &str) -> Option<Trace> {
+    // Past the test harness, which shows what a test has printed only when it fails.
+    let _ = writeln!(
+        std::io::stderr(),
+        "left out: system calls are not counted: {reason}"
+    );
+    None
+}
