@@ -81,6 +81,8 @@ pub struct Ender {
     /// Who got SIGTERM: one more could mean "hurry, leave it undone" to a program.
     told: Vec<Process>,
     cancel: Option<(Pid, JobId)>,
+    /// Whether SIGKILL was used.
+    killing: bool,
     /// Whether a child was reaped since the last [`Ender::settle`].
     reaped: bool,
     notes: VecDeque<Note>,
@@ -100,6 +102,7 @@ impl Ender {
             inherited,
             told: Vec::new(),
             cancel: None,
+            killing: false,
             reaped: false,
             notes: VecDeque::new(),
         };
@@ -237,7 +240,13 @@ impl Ender {
             // Children that are not meant live on, so no wait(2) will say this.
             self.ending.emptied();
         }
-        if pass == Pass::Kill && !processes.is_empty() {
+        // Later passes of the same kind meet the same ones again.
+        let first = match pass {
+            Pass::Terminate => true,
+            Pass::TerminateOrphans => false,
+            Pass::Kill => !std::mem::replace(&mut self.killing, true),
+        };
+        if first && pass == Pass::Kill && !processes.is_empty() {
             self.note(Note::Killing(processes.len()));
         }
         for process in processes {
@@ -256,7 +265,9 @@ impl Ender {
             if pass != Pass::Kill {
                 self.told.push(process);
             }
-            if let Err(error) = descendants::send(&process, signals) {
+            if let Err(error) = descendants::send(&process, signals)
+                && first
+            {
                 self.note(Note::NoSignal(process.pid, error));
             }
         }

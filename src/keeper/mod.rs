@@ -44,7 +44,9 @@ use crate::ending::{JobId, Outcome, Status};
 use crate::sys::channel::{self, Received};
 use crate::sys::reap;
 use crate::sys::signals::Signals;
-use crate::sys::spawn::{Inherited, Standing, Terms, notice_children, spawn, take_kept};
+use crate::sys::spawn::{
+    Inherited, Standing, Terms, close_others, notice_children, spawn, take_kept,
+};
 
 /// The hidden mode's name: the first argument of the executable. Behind it come the number of the
 /// control channel's descriptor and the launch command.
@@ -156,7 +158,10 @@ impl Process {
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
         dup2_stderr(&null)?;
-        Ok(())
+        drop(null);
+        let channel = self.control.as_ref().map(AsFd::as_fd);
+        let kept: Vec<_> = channel.into_iter().chain([self.signals.as_fd()]).collect();
+        close_others(&kept)
     }
 
     /// Waits for what happens, and returns after the end.

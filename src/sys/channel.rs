@@ -36,7 +36,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn transmit(channel: impl AsFd, message: &[u8]) -> io::Result<()> {
     debug_assert!(!message.is_empty());
     loop {
-        match send(&channel, message, SendFlags::NOSIGNAL) {
+        match send(&channel, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -47,7 +47,7 @@ pub fn transmit(channel: impl AsFd, message: &[u8]) -> io::Result<()> {
 /// Takes the next message.
 pub fn receive(channel: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
     loop {
-        match recv(&channel, &mut *buffer, RecvFlags::empty()) {
+        match recv(&channel, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => return Ok(Received::Closed),
             Ok((length, _)) => return Ok(Received::Message(length)),
             Err(Errno::AGAIN) => return Ok(Received::Nothing),

@@ -4,6 +4,7 @@
     reason = "pre_exec, and descriptors that arrive by number"
 )]
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -135,6 +136,23 @@ pub fn take_kept(number: RawFd) -> io::Result<OwnedFd> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     // SAFETY: it is open, and it was handed to this process for taking it here.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor but the standard streams and `kept`: whoever started us may have left
+/// some open, and a process that lives on would hide their end.
+///
+/// Nothing else in this process may own one.
+pub fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let numbers: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in numbers {
+        if number > 2 && !kept.iter().any(|kept| kept.as_raw_fd() == number) {
+            // The directory's own is closed by now; that is the only error there can be.
+            let _ = nix::unistd::close(number);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

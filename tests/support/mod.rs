@@ -16,6 +16,7 @@
 )]
 
 pub mod processes;
+pub mod slurm;
 pub mod tcp;
 
 use std::ffi::{OsStr, OsString};

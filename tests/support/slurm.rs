@@ -1,0 +1,109 @@
+//! A cluster of one node: stand-ins for `salloc`, `scancel` and `squeue`, which `slurm/salloc`
+//! describes, over a directory that holds the jobs.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
+
+use super::Program;
+
+/// One cluster. Each test has its own.
+pub struct Slurm {
+    directory: TempDir,
+}
+
+impl Slurm {
+    /// A cluster without jobs.
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(directory.path().join("jobs")).expect("a directory of the test's own");
+        Self { directory }
+    }
+
+    /// Puts the cluster's commands first on the program's `PATH`.
+    pub fn serve(&self, program: Program) -> Program {
+        program
+            .stand_in("salloc", include_str!("slurm/salloc"))
+            .stand_in("scancel", include_str!("slurm/scancel"))
+            .stand_in("squeue", include_str!("slurm/squeue"))
+            .env("SLURM_STANDIN", self.directory.path())
+    }
+
+    /// The variables that make the cluster's commands known to any other program.
+    pub fn variables(&self) -> [(&'static str, OsString); 2] {
+        let mut path = OsString::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/slurm:"));
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        [
+            ("PATH", path),
+            ("SLURM_STANDIN", self.directory.path().into()),
+        ]
+    }
+
+    /// All jobs that there ever were, by ascending id, each with its state.
+    pub fn jobs(&self) -> Vec<(u32, String)> {
+        let entries = fs::read_dir(self.path("jobs")).expect("the cluster's directory");
+        let mut jobs: Vec<_> = entries
+            .map(|entry| entry.expect("an entry").path())
+            // One that is just being submitted has no state yet.
+            .filter_map(|job| Some((id(&job), fs::read_to_string(job.join("state")).ok()?)))
+            .map(|(id, state)| (id, state.trim_end().to_owned()))
+            .collect();
+        jobs.sort();
+        jobs
+    }
+
+    /// The state of the only job.
+    #[track_caller]
+    pub fn state(&self) -> String {
+        match self.jobs().as_slice() {
+            [(_, state)] => state.clone(),
+            jobs => panic!("one job expected, found {jobs:?}"),
+        }
+    }
+
+    /// The only job's salloc.
+    pub fn salloc(&self) -> i32 {
+        let [(id, _)] = self.jobs()[..] else {
+            panic!("one job expected");
+        };
+        let text = fs::read_to_string(self.path(format!("jobs/{id}/salloc")));
+        text.expect("salloc's id")
+            .trim_end()
+            .parse()
+            .expect("a number")
+    }
+
+    /// From now on jobs wait in the queue, until [`Self::grant`].
+    pub fn fill_queue(&self) {
+        mkfifo(&self.path("queue"), Mode::S_IRWXU).expect("a named pipe");
+    }
+
+    /// Lets one waiting job start.
+    pub fn grant(&self) {
+        // Blocks until salloc reads.
+        let mut queue = File::options()
+            .write(true)
+            .open(self.path("queue"))
+            .expect("the queue");
+        queue.write_all(b"\n").expect("a reader");
+    }
+
+    /// From now on `scancel` hangs.
+    pub fn hang_scancel(&self) {
+        mkfifo(&self.path("stuck"), Mode::S_IRWXU).expect("a named pipe");
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+fn id(job: &Path) -> u32 {
+    let name = job.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.parse().ok()).expect("a job's id")
+}
