@@ -18,12 +18,15 @@
 //! answer what shall be done.
 
 pub mod admission;
+pub mod age;
+pub mod cleanup;
 pub mod ending;
 pub mod intercept;
 pub mod keeper;
 pub mod launch;
 pub mod logging;
 pub mod options;
+pub mod process_tree;
 pub mod proxy;
 pub mod reactor;
 pub mod relay;

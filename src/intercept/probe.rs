@@ -9,6 +9,8 @@ use bstr::ByteSlice;
 
 /// The command word of the line. The backslash makes it a rare beginning, and bypasses an alias.
 const ECHO: &[u8] = b"\\echo ";
+/// How a trace of the line goes on before the marker.
+const TRACE: &[u8] = b"echo ";
 /// Most bytes of an answer: a host name has at most 64 of them, a job's id 10.
 const ANSWER: usize = 256;
 /// `@` and 32 hexadecimal digits.
@@ -102,8 +104,12 @@ pub struct ProbeFilter {
     echo: [u8; ECHO.len() + MARKER],
     state: State,
     answer: Vec<u8>,
-    /// The probe was answered: what is under way is finished, nothing more is looked for.
-    answered: bool,
+    /// The last bytes that passed: `echo ` before an answer says that a shell traces (`set -x`)
+    /// what it runs, and that the answer itself is still to come.
+    tail: Vec<u8>,
+    traced: bool,
+    /// Nothing more is looked for once what is under way is finished.
+    stops: bool,
 }
 
 impl ProbeFilter {
@@ -113,7 +119,9 @@ impl ProbeFilter {
             echo: probe.echo,
             state: State::Passing,
             answer: Vec::new(),
-            answered: false,
+            tail: Vec::with_capacity(2 * TRACE.len()),
+            traced: false,
+            stops: false,
         }
     }
 
@@ -129,7 +137,7 @@ impl ProbeFilter {
                     self.state = State::Over;
                     return Some(ProbePiece::Bytes(&self.echo[from..until]));
                 }
-                State::Passing if self.answered => self.state = State::Over,
+                State::Passing if self.stops => self.state = State::Over,
                 State::Passing => {
                     let at = input.find_byteset([self.echo[0], self.echo[ECHO.len()]]);
                     let (passed, rest) = input.split_at(at.unwrap_or(input.len()));
@@ -142,6 +150,7 @@ impl ProbeFilter {
                         };
                         self.state = State::Matching { from, until: from };
                     }
+                    self.remember(passed);
                     if !passed.is_empty() {
                         return Some(ProbePiece::Bytes(passed));
                     }
@@ -165,10 +174,13 @@ impl ProbeFilter {
                         } else {
                             State::Answer
                         };
+                        self.traced = self.tail.ends_with(TRACE);
+                        self.tail.clear();
                     } else if input.is_empty() {
                         return None;
                     } else {
                         self.state = State::Passing;
+                        self.tail.clear();
                         return Some(ProbePiece::Bytes(&self.echo[from..until]));
                     }
                 }
@@ -189,7 +201,7 @@ impl ProbeFilter {
                     let answer = parse(&self.answer);
                     self.answer = Vec::new();
                     if let Some(answer) = answer {
-                        self.answered = true;
+                        self.stops |= !self.traced;
                         return Some(ProbePiece::Answer(answer));
                     }
                 }
@@ -197,9 +209,20 @@ impl ProbeFilter {
         }
     }
 
-    /// The probe was answered on the other stream.
-    pub fn answered(&mut self) {
-        self.answered = true;
+    /// Nothing of the probe will come on this stream any more; a line of it that has begun is still
+    /// taken out. A filter stops by itself at an answer that is no trace.
+    pub fn stop(&mut self) {
+        self.stops = true;
+    }
+
+    fn remember(&mut self, passed: &[u8]) {
+        let last = &passed[passed.len().saturating_sub(TRACE.len())..];
+        if last.len() == TRACE.len() {
+            self.tail.clear();
+        }
+        self.tail.extend_from_slice(last);
+        let surplus = self.tail.len().saturating_sub(TRACE.len());
+        self.tail.drain(..surplus);
     }
 
     /// The stream has ended: a beginning of the marker that is held comes out with the next piece.
@@ -306,6 +329,14 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_is_taken_out_and_the_answer_behind_it_too() {
+        let marker = marker();
+        let text = format!("+ echo {marker}:n:1:\n{marker}:n:1:\nx");
+        let (out, answers) = filtered(&[text.as_bytes()]);
+        assert_eq!((out.as_bstr(), answers.len()), ("+ echo x".into(), 2));
+    }
+
+    #[test]
     fn what_only_begins_like_the_probe_passes() {
         for text in [
             "\\",
@@ -335,9 +366,9 @@ mod tests {
     }
 
     #[test]
-    fn after_the_answer_on_the_other_stream_everything_passes() {
+    fn after_the_stop_everything_passes() {
         let mut filter = ProbeFilter::new(&probe());
-        filter.answered();
+        filter.stop();
         let text = marker();
         let mut input = text.as_bytes();
         assert_eq!(
@@ -356,7 +387,7 @@ mod tests {
         #[test]
         fn any_split_gives_the_same(
             parts in proptest::collection::vec(prop_oneof![
-                Just(marker()), Just(format!("{}:n:1:\n", marker())), Just("\\echo ".to_owned()),
+                Just(marker()), Just("echo ".to_owned()), Just(format!("{}:n:1:\n", marker())), Just("\\echo ".to_owned()),
                 Just("@".to_owned()), Just("\\".to_owned()), Just(marker()[..9].to_owned()),
                 "[a-c:\n]{0,4}",
             ], 0..10),

@@ -447,15 +447,16 @@ impl Proxy {
             self.deadlines
                 .set(Owner::Lookup, Some(now + backend::LOOKUP_LIMIT));
         }
-        let other = stream.other();
-        self.outlet(other).0.answered();
-        self.hear(other, now);
+        // An address that the other stream holds has waited for this.
+        self.hear(stream.other(), now);
     }
 
     /// An address was announced: nothing in the client's direction is ours any more.
     fn announced(&mut self) {
         let (inlet, mut io, _) = self.inlet();
         inlet.announced(&mut io);
+        self.stdout.stop_filtering();
+        self.stderr.stop_filtering();
         if !self.inlet.server_start_seen && !std::mem::replace(&mut self.unrecognised_told, true) {
             log::warn!(
                 "an address was announced, but no command that starts a server was recognised in \

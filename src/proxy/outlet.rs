@@ -110,9 +110,9 @@ impl Outlet {
         self.wake(io.reactor);
     }
 
-    /// The probe was answered on the other stream.
-    pub(super) fn answered(&mut self) {
-        self.filter.answered();
+    /// Nothing of the probe will come any more.
+    pub(super) fn stop_filtering(&mut self) {
+        self.filter.stop();
     }
 
     /// From now on only what is in the pipe at this moment is read.

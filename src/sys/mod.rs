@@ -3,8 +3,10 @@
 //! Nothing here decides anything. `unsafe` stands in the submodules that say so, and nowhere else
 //! in the crate.
 
+pub mod adopter;
 pub mod channel;
 pub mod descendants;
+pub mod exits;
 pub mod peer;
 pub mod private_file;
 pub mod reap;
