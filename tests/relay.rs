@@ -435,6 +435,39 @@ fn without_descriptors_accepting_pauses_and_goes_on() {
 }
 
 #[test]
+fn nothing_wakes_up_while_nothing_happens() {
+    let (mut session, server, port) =
+        session_of(Program::proxy().args(["-b", "20"]).open_files(70));
+    // Connections that are open, some that wait in the kernel for a free place, and no traffic.
+    let clients: Vec<TcpStream> = (0..15).map(|_| connect(port)).collect();
+    let peer = server.accept();
+    assert_eq!(session.ask("echo idle"), "idle");
+    let wakeups = |session: &Session| {
+        let ours = session.processes().into_iter();
+        let ours = ours.filter(|process| process.mentions("vscode-shell-proxy"));
+        let count = |process: Process| {
+            let kinds = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"];
+            kinds
+                .map(|kind| process.status_kib(kind).expect("a line of the status"))
+                .iter()
+                .sum()
+        };
+        ours.map(count).collect::<Vec<u64>>()
+    };
+    // What was begun ends first: until a second passes in which neither process ran.
+    let mut last = (wakeups(&session), Instant::now());
+    assert_eq!(last.0.len(), 2, "the proxy and its keeper");
+    session.until("a second without a wakeup", |session| {
+        let now = wakeups(session);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_secs(1)).then_some(())
+    });
+    drop((clients, peer));
+}
+
+#[test]
 fn the_job_gets_the_limits_that_the_proxy_was_started_with() {
     let program = Program::proxy().args(["--", "bash"]);
     let script = "ulimit -Sn 77 && exec \"$0\" \"$@\"";

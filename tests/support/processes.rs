@@ -58,7 +58,7 @@ impl Process {
         self.args.iter().any(|arg| arg.contains_str(text))
     }
 
-    /// A value of `/proc/PID/status` in KiB, such as `VmHWM`.
+    /// A number of `/proc/PID/status`; one with a unit, such as `VmHWM`, is in KiB.
     pub fn status_kib(&self, field: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         let line = status
