@@ -46,6 +46,15 @@ impl Lookup {
         }
     }
 
+    /// Looks up in `/proc` alone, as where netlink is refused.
+    pub fn by_proc() -> Lookup {
+        Lookup {
+            netlink: None,
+            sequence: 0,
+            proven: false,
+        }
+    }
+
     /// Who holds the other end of a connection accepted here, whose own address is `local` and
     /// whose peer is `peer`, an address of this machine. `None` if nothing has these addresses.
     ///
@@ -178,14 +187,7 @@ mod tests {
             netlink.netlink.is_some(),
             "this system has no sock_diag to test"
         );
-        [
-            netlink,
-            Lookup {
-                netlink: None,
-                sequence: 0,
-                proven: false,
-            },
-        ]
+        [netlink, Lookup::by_proc()]
     }
 
     struct Pair {
