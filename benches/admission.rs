@@ -61,7 +61,7 @@ fn round(lookup: &mut Option<Lookup>, connections: u32) -> Duration {
 
 fn connection(lookup: &mut Option<Lookup>, listener: &TcpListener, at: SocketAddr) {
     let client = TcpStream::connect(at).expect("our own listener accepts");
-    let (accepted, peer) = listener.accept().expect("a connection is there");
+    let (_accepted, peer) = listener.accept().expect("a connection is there");
     if let Some(lookup) = lookup {
         let owner = lookup.owner(at, peer).expect("the kernel answers");
         assert!(owner.is_some(), "our own client is found");

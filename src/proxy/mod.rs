@@ -515,6 +515,7 @@ impl Proxy {
 
     /// Writes the last lines, as far as stderr has a reader who reads, and is done.
     fn leave(mut self, status: u8) -> u8 {
+        self.door.sum_up();
         let until = Instant::now() + LAST_LINES;
         loop {
             self.insert_lines();

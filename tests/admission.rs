@@ -1,0 +1,309 @@
+//! Only its own user gets in: strangers at the listener of the real program.
+//!
+//! A stranger is a thread of the test with another filesystem uid, which is the uid that the
+//! kernel gives to the sockets it makes. Only root can do that, so without root these tests say
+//! that they are left out.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, geteuid, setfsuid};
+use support::processes::Process;
+use support::tcp::{Server, connect, noise, read_exactly, reset};
+use support::{BOUND, Program, Session};
+
+/// A uid that owns nothing here.
+const STRANGER: u32 = 54321;
+/// `nobody`, whom a proxy of these tests may run as.
+const NOBODY: u32 = 65534;
+
+/// Whether this process can be a stranger; says so where it cannot.
+fn can_be_somebody_else() -> bool {
+    let can = geteuid().is_root();
+    if !can {
+        eprintln!("left out: only root can connect as another user");
+    }
+    can
+}
+
+/// Runs `work` in a thread whose sockets belong to `uid`.
+fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setfsuid(Uid::from_raw(uid));
+            work()
+        });
+        thread.join().expect("no panic")
+    })
+}
+
+/// Connects, talks, and tells whether the connection was reset without an answer.
+fn is_reset(port: u16) -> bool {
+    let answer = || -> std::io::Result<usize> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(BOUND))?;
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+        stream.read(&mut [0])
+    };
+    match answer() {
+        Ok(_) => false,
+        // The reset came before the connection was seen to stand, before the write or after it.
+        Err(error) => {
+            matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            )
+        }
+    }
+}
+
+/// A proxy whose job is a bash here, and the port of its listener, which stands for nothing yet.
+fn listening(program: Program) -> (Session, u16) {
+    let mut session = program.args(["-v", "--", "bash"]).start();
+    session.await_stderr("listening on ");
+    let address = session.await_stderr("\n");
+    let address = String::from_utf8(address).expect("an address");
+    let port = address.trim().rsplit(':').next().expect("a port");
+    (session, port.parse().expect("a port"))
+}
+
+/// Requires that the user's own connection works.
+#[track_caller]
+fn assert_relays(port: u16, server: &Server) {
+    let mut client = connect(port);
+    client.write_all(b"hello").expect("write");
+    let mut peer = server.accept();
+    assert_eq!(
+        read_exactly(&peer, 5),
+        b"hello",
+        "the first to arrive is the user"
+    );
+    peer.write_all(b"welcome").expect("write");
+    assert_eq!(read_exactly(&client, 7), b"welcome");
+}
+
+#[test]
+fn a_stranger_is_reset_and_never_reaches_the_node() {
+    if !can_be_somebody_else() {
+        return;
+    }
+    let server = Server::on("127.0.0.1");
+    let (mut session, port) = listening(Program::proxy());
+    assert_eq!(session.announce(server.port()), port);
+    for _ in 0..3 {
+        assert!(as_user(STRANGER, || is_reset(port)));
+    }
+    assert_relays(port, &server);
+    session.await_stderr("its owner has uid 54321 (refused so far: 1)");
+    session.end_stdin();
+    session.wait_for_code(0);
+    session.await_stderr("connections refused in this session: 3");
+}
+
+#[test]
+fn a_stranger_is_reset_while_the_job_waits_and_the_user_is_not() {
+    if !can_be_somebody_else() {
+        return;
+    }
+    let server = Server::on("127.0.0.1");
+    let (mut session, port) = listening(Program::proxy());
+    let mut early = connect(port);
+    early.write_all(b"early").expect("write");
+    for _ in 0..3 {
+        assert!(as_user(STRANGER, || is_reset(port)));
+    }
+    session.announce(server.port());
+    let peer = server.accept();
+    assert_eq!(read_exactly(&peer, 5), b"early");
+}
+
+#[test]
+fn strangers_that_hold_on_to_connections_take_no_room() {
+    if !can_be_somebody_else() {
+        return;
+    }
+    let server = Server::on("127.0.0.1");
+    let (mut session, port) = listening(Program::proxy().args(["--backlog=1024"]).open_files(256));
+    // More than the program could hold: it would run out of descriptors long before the last.
+    let dial = || TcpStream::connect(("127.0.0.1", port));
+    let held = as_user(STRANGER, || (0..500).map(|_| dial()).collect::<Vec<_>>());
+    session.announce(server.port());
+    assert_relays(port, &server);
+    drop(held);
+}
+
+#[test]
+fn root_needs_an_invitation_and_any_is_one_for_all() {
+    if !can_be_somebody_else() {
+        return;
+    }
+    // A proxy of another user than root, who can reach the program wherever it was built.
+    let directory = tempfile::tempdir().expect("a directory");
+    let program: PathBuf = directory.path().join("vscode-shell-proxy");
+    std::fs::copy(env!("CARGO_BIN_EXE_vscode-shell-proxy"), &program).expect("a copy");
+    for path in [directory.path(), &program] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+    for (admit, root, stranger) in [
+        ("self", false, false),
+        ("root", true, false),
+        ("any", true, true),
+    ] {
+        let server = Server::on("127.0.0.1");
+        let nobody = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ];
+        let proxy = Program::new(&program).arg(format!("--admit={admit}"));
+        let session = proxy.args(["-v", "--", "bash"]).under(nobody);
+        let mut session = session.start();
+        let port = session.announce(server.port());
+        for (uid, admitted) in [(0, root), (STRANGER, stranger), (NOBODY, true)] {
+            match admitted {
+                true => as_user(uid, || assert_relays(port, &server)),
+                false => assert!(
+                    as_user(uid, || is_reset(port)),
+                    "--admit {admit}, uid {uid}"
+                ),
+            }
+        }
+    }
+}
+
+/// Bytes per second over eight connections while `meanwhile` runs, every byte checked.
+fn rate(port: u16, server: &Server, meanwhile: impl FnOnce()) -> f64 {
+    let block = noise(1, 256 << 10);
+    let clients: Vec<TcpStream> = (0..8).map(|_| connect(port)).collect();
+    let peers: Vec<TcpStream> = (0..8).map(|_| server.accept()).collect();
+    let (done, bytes) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (done, bytes, block) = (&done, &bytes, &block[..]);
+    thread::scope(|scope| {
+        for (mut client, mut peer) in clients.into_iter().zip(peers) {
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    client.write_all(block).expect("write");
+                }
+            });
+            scope.spawn(move || {
+                let mut got = vec![0; block.len()];
+                while peer.read_exact(&mut got).is_ok() {
+                    assert!(got == block);
+                    bytes.fetch_add(got.len() as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        let (began, before) = (Instant::now(), bytes.load(Ordering::Relaxed));
+        meanwhile();
+        let rate = (bytes.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+        done.store(true, Ordering::Relaxed);
+        rate
+    })
+}
+
+#[test]
+fn ten_thousand_refusals_leave_memory_log_and_the_users_connections_alone() {
+    if !can_be_somebody_else() {
+        return;
+    }
+    const ATTEMPTS: u64 = 10_000;
+    let began = Instant::now();
+    let server = Server::on("127.0.0.1");
+    let (mut session, port) = listening(Program::proxy());
+    session.announce(server.port());
+    let attack = |port, n| {
+        as_user(STRANGER, || (0..n).for_each(|_| assert!(is_reset(port))));
+    };
+    // The same strangers at a door of the test's own: as busy a machine, without any at the
+    // proxy's.
+    let decoy = Server::on("127.0.0.1");
+    let decoyed = |n| {
+        thread::scope(|scope| {
+            scope.spawn(|| (0..n).for_each(|_| reset(decoy.accept())));
+            attack(decoy.port(), n);
+        });
+    };
+    let process = Process::read(session.pid().cast_signed()).expect("the proxy runs");
+    let resident = || process.status_kib("VmRSS").expect("VmRSS");
+    rate(port, &server, || attack(port, 100));
+    let (memory, files) = (resident(), process.open_files());
+
+    let attempts = (ATTEMPTS - 100) / 11;
+    let mut ratios: Vec<f64> = (0..11)
+        .map(|_| {
+            let without = rate(port, &server, || decoyed(attempts / 3));
+            rate(port, &server, || attack(port, attempts)) / without
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    assert!(
+        ratios[5] >= 0.9,
+        "throughput under attack, by what it is without: {ratios:.2?}"
+    );
+
+    assert_relays(port, &server);
+    session.until("the connections are closed", |_| {
+        (process.open_files() == files).then_some(())
+    });
+    assert!(
+        resident() <= memory + 256,
+        "{memory} KiB before, {} KiB after",
+        resident()
+    );
+
+    session.end_stdin();
+    session.wait_for_code(0);
+    session.await_stderr(&format!("connections refused in this session: {ATTEMPTS}"));
+    let lines = session
+        .stderr_so_far()
+        .matches("refused a connection")
+        .count() as u64;
+    let took = began.elapsed();
+    assert!(
+        lines <= 8 + 1 + took.as_secs() / 10,
+        "{lines} lines in {took:?}"
+    );
+}
+
+#[test]
+fn a_client_that_is_gone_is_refused_and_the_next_one_is_not() {
+    let server = Server::on("127.0.0.1");
+    // No chance to accept before the client is gone: the program is stopped meanwhile.
+    let (mut session, port) = listening(Program::proxy());
+    session.announce(server.port());
+    session.signal(Signal::SIGSTOP);
+    drop(connect(port));
+    session.signal(Signal::SIGCONT);
+    session.await_stderr("it has no owner any more (refused so far: 1)");
+    assert_relays(port, &server);
+}
+
+#[test]
+fn a_listener_for_other_machines_is_announced_in_the_log() {
+    let end = Program::proxy()
+        .args([
+            "--listen-host=0.0.0.0",
+            "--admit-from=10.0.0.0/8",
+            "--",
+            "true",
+        ])
+        .run("");
+    assert!(
+        end.stderr_text().contains(
+            "warn: other machines can connect to the listener on 0.0.0.0; admitted are those from \
+             10.0.0.0/8"
+        ),
+        "{end:?}"
+    );
+    let end = Program::proxy().args(["--", "true"]).run("");
+    assert_eq!(end.stderr_text(), "");
+}
