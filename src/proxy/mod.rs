@@ -455,8 +455,10 @@ impl Proxy {
     fn announced(&mut self) {
         let (inlet, mut io, _) = self.inlet();
         inlet.announced(&mut io);
-        self.stdout.stop_filtering();
-        self.stderr.stop_filtering();
+        if self.backend.node().is_some() {
+            self.stdout.stop_filtering();
+            self.stderr.stop_filtering();
+        }
         if !self.inlet.server_start_seen && !std::mem::replace(&mut self.unrecognised_told, true) {
             log::warn!(
                 "an address was announced, but no command that starts a server was recognised in \

@@ -68,7 +68,7 @@ impl Outlet {
     pub(super) fn turn(&mut self, io: &mut Io<'_>, scratch: &mut [u8], said: &mut Vec<Said>) {
         let mut may_read = true;
         loop {
-            let readable = self.exit.held.is_none() && self.may_be_read(io.reactor);
+            let readable = self.exit.has_room(scratch.len()) && self.may_be_read(io.reactor);
             let sink = &mut self.exit.sink;
             match sink.flow.step(readable, sink.is_ready(io.reactor)) {
                 Step::Write => sink.write_left(io),
@@ -226,6 +226,16 @@ impl Outlet {
 }
 
 impl Exit {
+    /// Whether one more read has its place. Behind a held address reading goes on as long as there
+    /// is: the probe's answer, which that address waits for, may be what comes next.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.held.is_none()
+            || self
+                .pending
+                .as_ref()
+                .is_none_or(|block| block.room() >= bytes)
+    }
+
     fn pass(&mut self, bytes: &[u8], io: &mut Io<'_>, said: &mut Vec<Said>) {
         let mut input = bytes;
         while self.held.is_none()
@@ -245,7 +255,7 @@ impl Exit {
                 .pending
                 .as_mut()
                 .is_some_and(|block| block.append(input));
-            // While something is held nothing is read, so this is the rest of one read.
+            // What is read behind an announcement was found to have its place before.
             debug_assert!(
                 kept,
                 "no room for {} bytes behind an announcement",

@@ -21,6 +21,11 @@ impl Block {
         self.start == self.end
     }
 
+    /// How many bytes fit behind what waits.
+    pub fn room(&self) -> usize {
+        self.data.len() - (self.end - self.start)
+    }
+
     /// Takes `bytes` from the front.
     pub fn consume(&mut self, bytes: usize) {
         self.start = (self.start + bytes).min(self.end);
