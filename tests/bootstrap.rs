@@ -508,6 +508,24 @@ fn the_probe_leaves_no_trace_in_a_shell_that_echoes() {
 }
 
 #[test]
+fn the_probe_leaves_no_trace_on_stdout_in_a_shell_that_traces() {
+    // With -x shells show on stderr what they run, the probe's echo with the very words of its
+    // answer: that must not pass for the answer, or the real one reached the client.
+    for name in SHELLS {
+        let Some(path) = shell(name) else { continue };
+        let server = Server::on("127.0.0.1");
+        let mut session = Program::proxy().arg("--").arg(&path).arg("-x").start();
+        session.send("echo ready-1\n");
+        session.expect_line("ready-1");
+        exchange(session.announce(server.port()), &server);
+        session.end_stdin();
+        assert_eq!(session.rest_of_stdout(), b"");
+        session.wait();
+        session.assert_nothing_left();
+    }
+}
+
+#[test]
 fn a_login_shell_that_cannot_converse_is_replaced_and_given_back() {
     // As salloc's interactive step does it: the shell is whatever SHELL says.
     for name in ["fish", "nu"] {
