@@ -44,3 +44,60 @@ fn every_test_that_security_md_names_exists() {
         );
     }
 }
+
+#[test]
+fn readme_shows_the_help_text_as_it_is() {
+    let help = vscode_shell_proxy::options::help();
+    assert!(
+        read("README.md").contains(&format!("```text\n{help}```\n")),
+        "put this into README.md, section Options:\n{help}"
+    );
+}
+
+/// A heading's anchor, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading
+        .to_lowercase()
+        .chars()
+        .filter(kept)
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for document in ["README.md", "SECURITY.md"] {
+        let text = read(document);
+        let anchors: Vec<String> = text
+            .lines()
+            .filter(|line| line.starts_with('#'))
+            .map(|line| anchor(line.trim_start_matches(['#', ' '])))
+            .collect();
+        for target in text.split("](").skip(1) {
+            let target = target.split(')').next().unwrap();
+            match target.strip_prefix('#') {
+                Some(name) => {
+                    assert!(anchors.iter().any(|a| a == name), "{document}: {target}");
+                }
+                None if target.starts_with("https://") => {}
+                None => {
+                    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
+                    assert!(path.exists(), "{document}: {target}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn readme_has_the_two_commands_and_they_exist() {
+    let readme = read("README.md");
+    assert!(readme.contains("\n    cargo run --release -- --self-test\n"));
+    assert!(readme.contains("\n    tests/run\n"));
+    assert!(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/run")
+            .exists()
+    );
+}
