@@ -1,4 +1,4 @@
-//! Only its own user gets in: strangers at the listener of the real program.
+//! Only its own user gets in, and nothing of its secrets out: the real program among strangers.
 //!
 //! A stranger is a thread of the test with another filesystem uid, which is the uid that the
 //! kernel gives to the sockets it makes. Only root can do that, so without root these tests say
@@ -306,4 +306,20 @@ fn a_listener_for_other_machines_is_announced_in_the_log() {
     );
     let end = Program::proxy().args(["--", "true"]).run("");
     assert_eq!(end.stderr_text(), "");
+}
+
+#[test]
+fn the_launched_command_gets_nothing_of_ours() {
+    let mut session = Program::proxy().args(["--", "bash"]).start();
+    let launched = session.ask("echo $$");
+    let read = |pid: &str, file: &str| {
+        let bytes =
+            std::fs::read(format!("/proc/{pid}/{file}")).expect("a file of our own process");
+        let mut words: Vec<Vec<u8>> = bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();
+        words.sort();
+        words
+    };
+    let proxy = session.pid().to_string();
+    assert_eq!(read(&launched, "environ"), read(&proxy, "environ"));
+    assert_eq!(read(&launched, "cmdline"), [b"".to_vec(), b"bash".to_vec()]);
 }
