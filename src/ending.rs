@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 /// How long descendants have for ending themselves after SIGTERM. salloc needs a second or two for
 /// releasing its job (measured); a controller that is busy or fails over needs longer.
 pub const GRACE: Duration = Duration::from_secs(10);
+/// How much later a salloc whose command still runs gets SIGTERM. One that gets it while its
+/// command dies may never learn of that death, and spins (measured, Slurm 22.05); one whose command
+/// has ended releases its job and leaves by itself.
+pub const SALLOC_DELAY: Duration = Duration::from_secs(1);
 /// How long the job's cancellation may take.
 pub const CANCEL_LIMIT: Duration = Duration::from_secs(3);
 /// How long killed descendants may take to go. Only one that the kernel cannot end (a file server
@@ -89,8 +93,10 @@ impl Display for JobId {
 /// What signals are sent in one pass over the descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// SIGTERM to all that did not get it yet.
+    /// SIGTERM to all but a salloc whose command runs.
     Terminate,
+    /// SIGTERM to all that did not get it yet.
+    TerminateRest,
     /// SIGTERM to those that did not get it yet and whose parent is gone: they were born while the
     /// first pass went by. Others are left alone, such as the commands of a trap that cleans up.
     TerminateOrphans,
@@ -152,6 +158,8 @@ pub struct Ending {
     cancellation: Cancellation,
     job: Option<JobId>,
     launch_killed: bool,
+    /// When those that were spared at first get SIGTERM.
+    rest_at: Option<Instant>,
 }
 
 impl Ending {
@@ -162,6 +170,7 @@ impl Ending {
             cancellation: Cancellation::NotStarted,
             job,
             launch_killed: matches!(launch, Some(Status::Signal(_))),
+            rest_at: Some(now + SALLOC_DELAY),
         };
         let steps = Steps {
             pass: Some(Pass::Terminate),
@@ -227,6 +236,11 @@ impl Ending {
             steps = self.cancel_ended(now);
             steps.cancel = Some(Cancel::Stop);
         }
+        if self.rest_at.take_if(|at| now >= *at).is_some()
+            && matches!(self.phase, Phase::Terminating { .. })
+        {
+            steps.pass = Some(Pass::TerminateRest);
+        }
         match self.phase {
             Phase::Terminating { until } if now >= until => {
                 let start = self.start_cancel(now);
@@ -249,7 +263,8 @@ impl Ending {
     /// When [`Ending::timeout`] is to be called next.
     pub fn deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::Terminating { until } | Phase::Killing { until } => Some(until),
+            Phase::Terminating { until } => self.rest_at.or(Some(until)),
+            Phase::Killing { until } => Some(until),
             Phase::AwaitingCancel => None,
             Phase::Over(_) => return None,
         };
@@ -325,6 +340,11 @@ mod tests {
         let (mut ending, steps) = Ending::begin(now, None, None);
         assert_eq!(steps, pass(Pass::Terminate));
         assert_eq!(ending.reaped(), pass(Pass::TerminateOrphans));
+        assert_eq!(ending.deadline(), Some(now + SALLOC_DELAY));
+        assert_eq!(
+            ending.timeout(now + SALLOC_DELAY),
+            pass(Pass::TerminateRest)
+        );
         assert_eq!(ending.deadline(), Some(now + GRACE));
         assert_eq!(ending.timeout(now + GRACE), pass(Pass::Kill));
         assert_eq!(ending.reaped(), pass(Pass::Kill));
@@ -339,6 +359,7 @@ mod tests {
     fn a_job_is_cancelled_before_the_kill() {
         let now = Instant::now();
         let (mut ending, _) = Ending::begin(now, Some(JOB), None);
+        ending.timeout(now + SALLOC_DELAY);
         let late = now + GRACE;
         assert_eq!(ending.timeout(late), cancel(Cancel::Start(JOB)));
         assert_eq!(ending.deadline(), Some(late + CANCEL_LIMIT));
@@ -392,8 +413,12 @@ mod tests {
     fn the_grace_goes_on_after_an_early_cancellation() {
         let now = Instant::now();
         let (mut ending, _) = Ending::begin(now, Some(JOB), Some(Status::Signal(9)));
-        assert_eq!(ending.deadline(), Some(now + CANCEL_LIMIT));
+        assert_eq!(ending.deadline(), Some(now + SALLOC_DELAY));
         assert_eq!(ending.cancel_ended(now), Steps::default());
+        assert_eq!(
+            ending.timeout(now + SALLOC_DELAY),
+            pass(Pass::TerminateRest)
+        );
         assert_eq!(ending.deadline(), Some(now + GRACE));
         assert_eq!(ending.timeout(now + GRACE), pass(Pass::Kill));
     }

@@ -242,17 +242,26 @@ impl Ender {
         }
         // Later passes of the same kind meet the same ones again.
         let first = match pass {
-            Pass::Terminate => true,
+            Pass::Terminate | Pass::TerminateRest => true,
             Pass::TerminateOrphans => false,
             Pass::Kill => !std::mem::replace(&mut self.killing, true),
         };
         if first && pass == Pass::Kill && !processes.is_empty() {
             self.note(Note::Killing(processes.len()));
         }
-        for process in processes {
+        let has_command = |salloc: &Process| {
+            let pid = salloc.pid.as_raw_nonzero().get();
+            processes.iter().any(|process| process.parent == pid)
+        };
+        for process in &processes {
             let signals: &[Signal] = match pass {
                 Pass::Kill => &[Signal::KILL],
-                _ if self.told.contains(&process) => continue,
+                _ if self.told.contains(process) => continue,
+                Pass::Terminate | Pass::TerminateOrphans
+                    if process.is_salloc && has_command(process) =>
+                {
+                    continue;
+                }
                 Pass::TerminateOrphans if process.parent != own.as_raw_nonzero().get() => continue,
                 // An interactive shell ignores SIGTERM, but not the hang-up; a stopped process
                 // takes neither before it is continued. salloc releases its job on SIGTERM, and
@@ -263,9 +272,9 @@ impl Ender {
                 _ => &[Signal::TERM, Signal::HUP, Signal::CONT],
             };
             if pass != Pass::Kill {
-                self.told.push(process);
+                self.told.push(*process);
             }
-            if let Err(error) = descendants::send(&process, signals)
+            if let Err(error) = descendants::send(process, signals)
                 && first
             {
                 self.note(Note::NoSignal(process.pid, error));
@@ -279,7 +288,7 @@ impl Ender {
             return;
         };
         let signal = match pass {
-            Pass::Terminate => Signal::TERM,
+            Pass::Terminate | Pass::TerminateRest => Signal::TERM,
             Pass::TerminateOrphans => return,
             Pass::Kill => Signal::KILL,
         };

@@ -21,6 +21,8 @@ pub struct Process {
     pub session: i32,
     /// When it started, in clock ticks since boot.
     pub started: u64,
+    /// Whether it is called `salloc`.
+    pub is_salloc: bool,
 }
 
 /// Where to look for descendants.
@@ -89,6 +91,7 @@ fn read(pid: Pid) -> Option<Process> {
 /// parentheses; none follows its last one.
 fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
     let behind_name = line.iter().rposition(|&byte| byte == b')')? + 1;
+    let is_salloc = line[..behind_name].ends_with(b"(salloc)");
     let text = std::str::from_utf8(&line[behind_name..]).ok()?;
     let mut fields = text.split_ascii_whitespace();
     // The state is field 3 of the line.
@@ -100,6 +103,7 @@ fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
         parent,
         session,
         started,
+        is_salloc,
     })
 }
 
@@ -189,6 +193,7 @@ mod tests {
             parent,
             session,
             started: 0,
+            is_salloc: false,
         };
         table.iter().map(process).collect()
     }
