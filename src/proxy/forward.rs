@@ -56,6 +56,8 @@ enum Stage {
 pub(super) struct Forwards {
     table: Vec<Option<Forward>>,
     vacant: Vec<usize>,
+    /// Those of one turn that have not been let in yet; empty between turns.
+    fresh: Vec<(TcpStream, SocketAddr)>,
     most: usize,
     accepted: u64,
     paused: bool,
@@ -82,6 +84,7 @@ impl Forwards {
             // Address space and no memory, until there are that many: so nothing is ever moved.
             table: Vec::with_capacity(most),
             vacant: Vec::new(),
+            fresh: Vec::new(),
             most,
             accepted: 0,
             paused: false,
@@ -93,38 +96,44 @@ impl Forwards {
         2 * self.most + RESERVED
     }
 
-    /// Takes connections of the listener `index`, as they come.
+    /// Takes connections of the listener `index`, as they come: first out of the backlog, which is
+    /// short, then one by one through the door.
     pub(super) fn accept(&mut self, index: usize, net: &mut Net<'_>) {
-        for _ in 0..ACCEPTS {
-            let Some(listener) = net.listeners.get(index) else {
-                return;
-            };
-            if self.paused || self.open() == self.most {
-                return;
-            }
+        let Some(listener) = net.listeners.get(index) else {
+            return;
+        };
+        let (token, ours) = (listener.token, listener.at);
+        let room = match self.paused {
+            true => 0,
+            false => (self.most - self.open()).min(ACCEPTS),
+        };
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for _ in 0..room {
             match tcp::accept(&listener.socket) {
-                Ok((client, peer)) => {
-                    if net.door.admits(&client, peer, listener.at) {
-                        self.admit(client, peer, index, net);
-                    }
-                }
+                Ok(client) => fresh.push(client),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    net.reactor.read_blocked(listener.token);
-                    return;
+                    net.reactor.read_blocked(token);
+                    break;
                 }
                 Err(error) if is_exhaustion(&error) => {
                     log::warn!("accepting pauses: {error}");
                     self.paused = true;
                     net.deadlines
                         .set(Owner::Accept, Some(Instant::now() + PAUSE));
-                    return;
+                    break;
                 }
                 // The connection was gone before it was taken; the next one may be good.
                 Err(error) => log::debug!("cannot accept a connection: {error}"),
             }
         }
-        if let Some(listener) = net.listeners.get(index) {
-            net.reactor.wake(listener.token);
+        for (client, peer) in fresh.drain(..) {
+            if net.door.admits(&client, peer, ours) {
+                self.admit(client, peer, index, net);
+            }
+        }
+        self.fresh = fresh;
+        if !self.paused && self.open() < self.most && net.reactor.ready(token).read {
+            net.reactor.wake(token);
         }
     }
 

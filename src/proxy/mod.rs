@@ -70,6 +70,8 @@ enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     Session,
+    /// A shell that has not answered the probe.
+    Silence,
     /// The end of what a lost keeper left to us.
     Orphans,
     /// The pause of accepting.
@@ -81,6 +83,9 @@ enum Owner {
 
 /// Most bytes of log lines handed to stderr at one time; less than a block of its pool holds.
 const LINES: usize = 16 * 1024;
+/// After this time without an answer from a shell the log says what may be the matter. Waiting in a
+/// queue is the likeliest, and may well take longer.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long the last lines for stderr may wait for its reader.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -130,6 +135,8 @@ impl Proxy {
     /// Relays until the session is over; the exit status.
     pub fn run(mut self) -> u8 {
         logging::queue();
+        let silence = Instant::now() + SILENCE;
+        self.deadlines.set(Owner::Silence, Some(silence));
         loop {
             self.settle(Instant::now());
             if let Some(status) = self.status {
@@ -198,6 +205,13 @@ impl Proxy {
                 let undelivered = self.has_undelivered();
                 self.session.timeout(now, undelivered);
             }
+            Owner::Silence => log::warn!(
+                "no shell has answered for {} s: the job may still wait in the queue; where it has \
+                 started, its shell may be one that reads a pipe to its end before it runs \
+                 anything (fish): name another one in the launch command, as in \
+                 vscode-shell-proxy -- salloc srun --pty bash",
+                SILENCE.as_secs()
+            ),
             Owner::Orphans => {
                 if let Some(orphans) = &mut self.orphans {
                     orphans.timeout(now);
@@ -441,6 +455,7 @@ impl Proxy {
                 answer.node.as_bstr()
             );
         }
+        self.deadlines.set(Owner::Silence, None);
         self.backend.set_node(answer.node.into(), is_here);
         self.session.tell(Event::AnnouncementReleased, now);
         if !is_here && self.backend.look_up(&mut self.reactor) {
