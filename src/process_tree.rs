@@ -351,7 +351,8 @@ impl<'a> Forest<'a> {
             // Where /proc hides others, a leader that is not shown may live.
             let all_shown = self.by_pid.contains_key(&1);
             let leader = self.by_pid.get(&stat.session);
-            all_shown && leader.is_none() && stat.session != parent.stat.session
+            // A session that was led into this pid namespace from outside has number 0.
+            all_shown && stat.session > 0 && leader.is_none() && stat.session != parent.stat.session
         };
         if !is_manager && !limits.adopters.contains(&pid) && !parent.is_some_and(left_behind) {
             return Err(Spared::Parent);

@@ -18,7 +18,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal as Interrupt;
+use nix::sys::signal::{SigSet, Signal as Interrupt};
 use rustix::io::Errno;
 use rustix::process::{
     Pid as RawPid, PidfdFlags, Signal, getpid, kill_process, pidfd_open, pidfd_send_signal,
@@ -141,13 +141,15 @@ enum Sent {
 /// Ends `trees`, each given by its processes with the root first, and says what became of all of
 /// them and of those that were born meanwhile.
 ///
-/// Blocks SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGTSTP in the calling thread and leaves them so:
-/// they end the work, and are reported as refusals.
+/// SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGTSTP to the calling thread end the work, which is then
+/// reported as refused.
 ///
 /// # Errors
 /// `/proc` cannot be read or there are no descriptors left; nobody is left frozen.
 pub fn end(trees: Vec<Vec<Process>>, order: &Order<'_>) -> io::Result<Vec<Member>> {
-    let exits = Exits::new(Signals::block(&INTERRUPTS)?)?;
+    let signals = Signals::block(&INTERRUPTS)?;
+    let mask = signals.original();
+    let exits = Exits::new(signals)?;
     let since = scan::now();
     let mut ending = Ending {
         order,
@@ -159,6 +161,7 @@ pub fn end(trees: Vec<Vec<Process>>, order: &Order<'_>) -> io::Result<Vec<Member
         spared: vec![false; trees.len()],
         members: Vec::new(),
         exits,
+        mask,
     };
     for (tree, processes) in trees.into_iter().enumerate() {
         for process in processes {
@@ -183,6 +186,8 @@ struct Ending<'a> {
     /// A member's index is its key in `exits`.
     members: Vec<Member>,
     exits: Exits,
+    /// The signal mask of before.
+    mask: SigSet,
 }
 
 impl Ending<'_> {
@@ -318,11 +323,11 @@ impl Ending<'_> {
     fn look_again(&mut self, now: &[Stat]) -> bool {
         let owners = &self.owners;
         let new = self.following.look(now, |stat, tree| {
-            scan::process(stat.id).is_some_and(|process| process.uid == owners[tree])
+            scan::outline(stat.id).is_some_and(|process| process.uid == owners[tree])
         });
         let mut found = false;
         for (i, tree) in new {
-            if let Some(process) = scan::process(now[i].id).filter(|_| !self.spared[tree]) {
+            if let Some(process) = scan::outline(now[i].id).filter(|_| !self.spared[tree]) {
                 self.hold(process, tree);
                 found = true;
             }
@@ -464,6 +469,8 @@ impl Ending<'_> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.thaw();
+        // A mask that was in force is a valid one.
+        let _ = self.mask.thread_set_mask();
     }
 }
 

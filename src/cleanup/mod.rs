@@ -87,7 +87,11 @@ pub fn pass(options: &Options, identity: Identity) -> Result<Listing, Error> {
         match tree.spared {
             // Not what the caller has asked about.
             Some(Spared::User) => {}
-            Some(why) => listing.spared.push((processes[tree.root()].clone(), why)),
+            Some(why) => {
+                let root = &processes[tree.root()];
+                log::info!("left alone: {}: {why}", root.stat.id.pid);
+                listing.spared.push((root.clone(), why));
+            }
             None => {}
         }
     }

@@ -215,10 +215,14 @@ fn json(listing: &Listing, options: &Options, names: &mut Names) -> String {
             format!("[\n  {}]", items.join(",\n  "))
         }
     };
+    let spared = if options.quiet {
+        String::new()
+    } else {
+        format!("\"spared\":{},\n ", list(&spared))
+    };
     format!(
-        "{{\"trees\":{},\n \"spared\":{},\n \"total\":{{\"trees\":{},\"processes\":{},\"bytes\":{}}}}}\n",
+        "{{\"trees\":{},\n {spared}\"total\":{{\"trees\":{},\"processes\":{},\"bytes\":{}}}}}\n",
         list(&trees),
-        list(if options.quiet { &[] } else { &spared }),
         listing.trees(),
         listing.rows.len(),
         listing.memory(),

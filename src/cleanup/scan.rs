@@ -53,9 +53,11 @@ pub fn stats() -> io::Result<Vec<Stat>> {
     Ok(pids()?.filter_map(|pid| files.stat(pid)).collect())
 }
 
-/// Everything about process `id`; `None` if it is gone, whoever has its number now.
-pub fn process(id: Id) -> Option<Process> {
-    let process = Files::default().process(id.pid)?;
+/// Process `id` without what it says about itself in memory of its own, its command line: reading
+/// that can last for as long as a page of it takes to come. `None` if the process is gone, whoever
+/// has its number now.
+pub fn outline(id: Id) -> Option<Process> {
+    let (_, process) = Files::default().outline(id.pid)?;
     (process.stat.id == id).then_some(process)
 }
 
@@ -82,16 +84,21 @@ impl Files {
         Some(parse_stat(&self.buffer)?.0)
     }
 
-    fn process(&mut self, pid: Pid) -> Option<Process> {
+    fn outline(&mut self, pid: Pid) -> Option<(OwnedFd, Process)> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty()).ok()?;
         self.read(&directory, "stat")?;
         let (stat, comm) = parse_stat(&self.buffer)?;
         let comm = comm.to_vec();
         self.read(&directory, "status")?;
-        let status = parse_status(&self.buffer)?;
-        if stat.is_kernel {
-            return Some(status.process(stat, comm));
+        let process = parse_status(&self.buffer)?.process(stat, comm);
+        Some((directory, process))
+    }
+
+    fn process(&mut self, pid: Pid) -> Option<Process> {
+        let (directory, outline) = self.outline(pid)?;
+        if outline.stat.is_kernel {
+            return Some(outline);
         }
         let exe = readlinkat(&directory, "exe", Vec::new()).ok();
         let cmdline = self.read(&directory, "cmdline").map(|()| self.words());
@@ -102,7 +109,7 @@ impl Files {
             exe: exe.map(std::ffi::CString::into_bytes),
             cmdline: cmdline.unwrap_or_default(),
             cgroup: cgroup.unwrap_or_default(),
-            ..status.process(stat, comm)
+            ..outline
         })
     }
 
@@ -298,7 +305,7 @@ mod tests {
             start: process.stat.id.start + 1,
         };
         assert_eq!(super::stat(other), None);
-        assert_eq!(super::process(other), None);
+        assert_eq!(super::outline(other), None);
     }
 
     proptest::proptest! {

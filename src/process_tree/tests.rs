@@ -129,6 +129,10 @@ fn a_subreaper_is_known_by_measure_by_name_or_by_a_session_left_behind() {
     // The leader lives: somebody is still logged in.
     processes.push(process(90, 1, "/usr/bin/bash"));
     assert_eq!(spared(&processes, &limits()), Some(Spared::Parent));
+    // Led from outside of the pid namespace: nobody knows whether by somebody alive.
+    processes.pop();
+    processes[2].stat.session = 0;
+    assert_eq!(spared(&processes, &limits()), Some(Spared::Parent));
     processes[1] = process(80, 1, "/usr/lib/systemd/systemd");
     assert_eq!(spared(&processes, &limits()), None);
 }
