@@ -9,7 +9,7 @@ use crate::relay::Step;
 use crate::sys::stdio::Stream;
 
 use super::Source;
-use super::sink::{Io, Sink};
+use super::sink::{Io, READS, Sink};
 
 /// The stream from our stdin to the shell's.
 pub(super) struct Inlet {
@@ -37,9 +37,9 @@ impl Inlet {
         }
     }
 
-    /// One turn: at most one read, and the writes that it makes possible.
+    /// One turn: a few reads, and the writes that they make possible.
     pub(super) fn turn(&mut self, io: &mut Io<'_>, scratch: &mut [u8]) {
-        let mut may_read = true;
+        let mut reads = READS;
         loop {
             let readable = self
                 .source
@@ -52,8 +52,8 @@ impl Inlet {
             {
                 Step::Write => self.sink.write_left(io),
                 Step::Shut => self.sink.shut(io.reactor),
-                Step::Read if may_read => {
-                    may_read = false;
+                Step::Read if reads > 0 => {
+                    reads -= 1;
                     self.read(io, scratch);
                 }
                 Step::Read => {

@@ -12,7 +12,7 @@ use crate::relay::{Block, Step};
 use crate::sys::stdio::Stream;
 
 use super::Source;
-use super::sink::{Io, Sink};
+use super::sink::{Io, READS, Sink};
 
 /// What was learnt from a stream, in the order in which it stood there.
 pub(super) enum Said {
@@ -64,16 +64,16 @@ impl Outlet {
         }
     }
 
-    /// One turn: at most one read, and the writes that it makes possible.
+    /// One turn: a few reads, and the writes that they make possible.
     pub(super) fn turn(&mut self, io: &mut Io<'_>, scratch: &mut [u8], said: &mut Vec<Said>) {
-        let mut may_read = true;
+        let mut reads = READS;
         loop {
             let readable = self.exit.has_room(scratch.len()) && self.may_be_read(io.reactor);
             let sink = &mut self.exit.sink;
             match sink.flow.step(readable, sink.is_ready(io.reactor)) {
                 Step::Write => sink.write_left(io),
-                Step::Read if may_read => {
-                    may_read = false;
+                Step::Read if reads > 0 => {
+                    reads -= 1;
                     self.read(io, scratch, said);
                 }
                 Step::Read => {
