@@ -5,9 +5,11 @@ mod support;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
-use support::{End, Program, Stream};
+use support::{BOUND, End, Program, Stream};
 
 /// Requires one line on stderr with these words, nothing on stdout, and that code.
 #[track_caller]
@@ -361,6 +363,46 @@ fn stdout_and_stderr_may_be_files_or_the_null_device() {
         assert_eq!(end.code(), 4);
         assert_eq!(end.stdout_text(), if stdout { "" } else { "out\n" });
         assert_eq!(end.stderr_text(), if stderr { "" } else { "error\n" });
+    }
+}
+
+#[test]
+fn the_standard_streams_may_be_one_socket() {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    let stream = || Stream::File(OwnedFd::from(theirs.try_clone().expect("dup")).into());
+    let program = Program::proxy().args(["--", "bash"]);
+    let program = program
+        .stream(0, stream())
+        .stream(1, stream())
+        .stream(2, Stream::Null);
+    let mut session = program.start();
+    drop(theirs);
+    ours.set_read_timeout(Some(BOUND)).expect("SO_RCVTIMEO");
+    (&ours).write_all(b"echo out\n").expect("write");
+    let mut answer = [0; 4];
+    (&ours).read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"out\n");
+    drop(ours);
+    session.wait_for_code(129);
+    session.assert_nothing_left();
+}
+
+#[test]
+fn standard_streams_may_be_closed() {
+    for (closed, out, error) in [
+        ("<&-", "out\n", "error\n"),
+        (">&-", "", "error\n"),
+        ("2>&-", "out\n", ""),
+        ("<&- >&- 2>&-", "", ""),
+    ] {
+        let script = format!("exec \"$0\" \"$@\" {closed}");
+        let program = Program::proxy().args(["--", "sh", "-c", "echo out; echo error >&2; exit 3"]);
+        let end = program
+            .under(["sh", "-c", &script])
+            .stream(0, Stream::Null)
+            .run("");
+        let got = (end.code(), end.stdout_text(), end.stderr_text());
+        assert_eq!(got, (3, out.to_owned(), error.to_owned()), "{closed}");
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, poll};
 use support::processes::Process;
 use support::tcp::{Server, connect, half_close, noise, read_all, read_exactly, reset};
-use support::{BOUND, Program, Session};
+use support::{BOUND, Program, Session, skipped};
 
 /// A proxy whose job is a bash, a server of the test's, and the port that the client dials.
 fn session() -> (Session, Server, u16) {
@@ -395,6 +395,54 @@ fn a_server_on_all_interfaces_of_another_node_is_reached() {
     let mut client = connect(session.announce(server.port()));
     client.write_all(b"hello").expect("write");
     assert_eq!(read_exactly(&server.accept(), 5), b"hello");
+}
+
+#[test]
+fn every_address_of_a_node_is_tried() {
+    // A name with three addresses, none of which belongs to this host's own name, for the proxy
+    // alone; the server has one of them at a time.
+    let hosts = "::1 node-of-three\n127.0.0.2 node-of-three\n127.0.0.3 node-of-three\n";
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can give the proxy a hosts file of its own");
+    }
+    for host in ["::1", "127.0.0.2", "127.0.0.3"] {
+        let Some(server) = Server::on_if_possible(host) else {
+            skipped(&format!("{host} is no address of this host"));
+            continue;
+        };
+        let program = on_node(Program::proxy(), "node-of-three");
+        let file = program.path("hosts");
+        std::fs::write(&file, hosts).expect("write");
+        let script = "mount --bind \"$HOSTS\" /etc/hosts && exec \"$0\" \"$@\"";
+        let program = program.args(["--", "bash"]).env("HOSTS", file);
+        let mut session = program.under(["unshare", "-m", "sh", "-c", script]).start();
+        let mut client = connect(session.announce(server.port()));
+        client.write_all(b"hello").expect("write");
+        assert_eq!(read_exactly(&server.accept(), 5), b"hello", "{host}");
+    }
+}
+
+#[test]
+fn the_end_of_the_job_ends_its_connections() {
+    let (mut session, server, port) = session();
+    let mut client = connect(port);
+    let mut peer = server.accept();
+    client.write_all(b"x").expect("write");
+    assert_eq!(read_exactly(&peer, 1), b"x");
+    session.send("exit 9\n");
+    session.wait_for_code(9);
+    for stream in [&mut client, &mut peer] {
+        match stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("expected the end of the connection, got {other:?}"),
+        }
+    }
+    assert!(
+        TcpStream::connect(("127.0.0.1", port)).is_err(),
+        "the listener is closed"
+    );
+    session.assert_nothing_left();
 }
 
 #[test]

@@ -707,15 +707,19 @@ fn process_descriptor(pid: u32) -> OwnedFd {
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("pidfd_open")
 }
 
-/// The path of a shell; `None`, said past the capture of test output, where it is missing.
-/// `tests/run` installs them all.
+/// The path of a shell; `None`, said aloud, where it is missing. `tests/run` installs them all.
 pub fn shell(name: &str) -> Option<PathBuf> {
     let found = ["/bin", "/usr/bin"]
         .iter()
         .map(|dir| Path::new(dir).join(name))
-        .find(|p| p.exists());
+        .find(|path| path.exists());
     if found.is_none() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {name} is not installed");
+        skipped(&format!("{name} is not installed"));
     }
     found
+}
+
+/// Says that a part of a test is left out, and why, past the capture of test output.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
