@@ -101,6 +101,20 @@ fn a_command_that_is_no_shell_fails_with_its_status_and_its_words() {
 }
 
 #[test]
+fn what_the_session_says_on_stderr_is_shown_when_it_passes_too() {
+    let script = "echo 'a word of the scheduler' >&2; exec bash";
+    let end = Program::proxy()
+        .args(["--self-test", "--", "sh", "-c", script])
+        .run("");
+    assert_eq!(end.code(), 0, "{}", end.stdout_text());
+    let text = end.stdout_text();
+    assert!(
+        text.contains("stderr of the session:\n    a word of the scheduler\nPASSED"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_stray_line_fails_as_it_would_with_the_client() {
     let script = "sed -u 's/^uname -s$/echo a stray line; uname -s/' | bash";
     let end = Program::proxy()

@@ -75,6 +75,8 @@ pub fn run(options: &Options, mut launch_args: Vec<OsString>) -> ExitCode {
     let failures: Vec<Failure> = [played.err(), ended.err()].into_iter().flatten().collect();
     end::clear(&mut player);
     if failures.is_empty() {
+        // Warnings, such as that of a shell which is not on a compute node.
+        show_log("stderr of the session", player.stderr_tail());
         say(format_args!(
             "PASSED in {:.1} s",
             begin.elapsed().as_secs_f64()
@@ -123,7 +125,7 @@ fn tail_of(path: &std::path::Path) -> io::Result<Vec<u8>> {
 
 fn show_log(name: &str, bytes: &[u8]) {
     if !bytes.is_empty() {
-        say(format_args!("\n{name}:"));
+        say(format_args!("{name}:"));
     }
     for line in bytes.lines() {
         say(format_args!("    {}", line.to_str_lossy()));
