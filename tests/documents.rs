@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
@@ -51,6 +52,19 @@ fn readme_shows_the_help_text_as_it_is() {
     assert!(
         read("README.md").contains(&format!("```text\n{help}```\n")),
         "put this into README.md, section Options:\n{help}"
+    );
+}
+
+#[test]
+fn readme_shows_the_help_text_of_vscode_cleanup_as_it_is() {
+    let cleanup = Command::new(env!("CARGO_BIN_EXE_vscode-cleanup"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(cleanup.stdout).unwrap();
+    assert!(
+        read("README.md").contains(&format!("```text\n{help}```\n")),
+        "put this into README.md, section vscode-cleanup:\n{help}"
     );
 }
 
