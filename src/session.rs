@@ -87,6 +87,8 @@ pub struct Session {
     phase: Phase,
     held_since: Option<Instant>,
     keeper_lost: bool,
+    /// The keeper has said that nothing is left below it, before it was asked to end anything.
+    keeper_done: bool,
     wishes: Wishes,
 }
 
@@ -114,6 +116,7 @@ impl Session {
             phase: Phase::Running,
             held_since: None,
             keeper_lost: false,
+            keeper_done: false,
             wishes: Wishes::default(),
         }
     }
@@ -152,8 +155,9 @@ impl Session {
             },
             Event::KeeperDone => match self.phase {
                 Phase::Ending { status, .. } => self.leave(status),
-                // It leaves only when told, so this one was ended by somebody else.
-                _ => self.lose_keeper(now),
+                // Somebody else has told it to end. What was written is still delivered.
+                Phase::Draining { .. } => self.keeper_done = true,
+                Phase::Running | Phase::Done => self.lose_keeper(now),
             },
             Event::KeeperLost => self.lose_keeper(now),
             Event::OrphansEnded => {
@@ -259,7 +263,9 @@ impl Session {
 
     fn end(&mut self, status: u8, now: Instant) {
         self.phase = Phase::Ending { status, since: now };
-        if self.keeper_lost {
+        if self.keeper_done {
+            self.leave(status);
+        } else if self.keeper_lost {
             self.wishes.end_orphans = true;
         } else {
             self.wishes.end_job = true;
@@ -267,7 +273,7 @@ impl Session {
     }
 
     fn lose_keeper(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.keeper_lost, true) {
+        if self.keeper_done || std::mem::replace(&mut self.keeper_lost, true) {
             return;
         }
         match self.phase {
@@ -339,6 +345,10 @@ mod tests {
             (
                 &[KeeperDone, OrphansEnded],
                 &[Wish::EndOrphans, Wish::Leave(1)],
+            ),
+            (
+                &[LaunchEnded(143), KeeperDone, KeeperLost, OutputDrained],
+                &[Wish::Leave(143)],
             ),
         ];
         for (events, expected) in table {

@@ -237,17 +237,16 @@ impl Proxy {
         if self.session.is_draining() {
             self.settle_output(now);
         }
+        self.fulfil_wishes(now);
         if let Some(orphans) = &mut self.orphans {
             while let Some(note) = orphans.take_note() {
                 log::log!(note.level(), "{note}");
             }
+            self.deadlines.set(Owner::Orphans, orphans.deadline());
             if orphans.is_done() {
                 self.session.tell(Event::OrphansEnded, now);
+                self.fulfil_wishes(now);
             }
-            self.deadlines.set(Owner::Orphans, orphans.deadline());
-        }
-        while let Some(wish) = self.session.wish() {
-            self.fulfil(wish, now);
         }
         self.insert_lines();
         let undelivered = self.has_undelivered();
@@ -264,6 +263,12 @@ impl Proxy {
         self.release_held(now);
         if self.stdout.is_drained() && self.stderr.is_drained() {
             self.session.tell(Event::OutputDrained, now);
+        }
+    }
+
+    fn fulfil_wishes(&mut self, now: Instant) {
+        while let Some(wish) = self.session.wish() {
+            self.fulfil(wish, now);
         }
     }
 
@@ -385,11 +390,6 @@ impl Proxy {
         };
         self.orphans = Some(Ender::begin(now, below, self.inherited));
         self.reap(now);
-        if let Some(orphans) = &self.orphans
-            && orphans.is_done()
-        {
-            self.session.tell(Event::OrphansEnded, now);
-        }
     }
 
     fn turn_outlet(&mut self, stream: Stream, now: Instant) {

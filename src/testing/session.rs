@@ -26,6 +26,8 @@ impl Observer {
             Event::KeeperLost | Event::KeeperDone => Some(1),
             _ => None,
         };
+        // A keeper that says that nothing is left has done what it would be asked for.
+        self.asked |= event == Event::KeeperDone;
         if let Some(status) = status {
             self.cause.get_or_insert((status, self.now));
         }
