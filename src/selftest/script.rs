@@ -62,6 +62,7 @@ CLI_DATA_DIR=$(mktemp -d "${TMPDIR:-/tmp}/vscode-shell-proxy.XXXXXX") && cd "$CL
 trap 'cd /; rm -rf "$CLI_DATA_DIR"' EXIT
 trap 'exit 1' HUP INT TERM
 CLI_LOG_FILE=$CLI_DATA_DIR/.cli.log
+: > "$CLI_LOG_FILE"
 cat > command-shell <<'END'
 exec "$SERVER" --internal-server "$@"
 END
@@ -76,7 +77,7 @@ LISTENING_ON=
 tries=0
 while [ -z "$LISTENING_ON" ] && [ $tries -lt 400 ]; do
   LISTENING_ON=$(sed -n 's/^@LISTENING@//p' "$CLI_LOG_FILE")
-  kill -0 $CLI_PID || break
+  kill -0 $CLI_PID 2> /dev/null || break
   [ -n "$LISTENING_ON" ] || sleep 0.05
   tries=$((tries + 1))
 done
