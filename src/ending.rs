@@ -95,7 +95,7 @@ impl Display for JobId {
 pub enum Pass {
     /// SIGTERM to all but a salloc whose command runs.
     Terminate,
-    /// SIGTERM to all that did not get it yet.
+    /// SIGTERM to the sallocs that were spared.
     TerminateRest,
     /// SIGTERM to those that did not get it yet and whose parent is gone: they were born while the
     /// first pass went by. Others are left alone, such as the commands of a trap that cleans up.

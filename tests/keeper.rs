@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use support::BOUND;
 use support::processes::{Mark, Process};
 use support::slurm::Slurm;
+use support::wrapper;
 use vscode_shell_proxy::ending::{self, CANCEL_LIMIT, GRACE, JobId, Status};
 use vscode_shell_proxy::keeper::{self, Keeper, Report};
 use vscode_shell_proxy::launch::Launch;
@@ -471,11 +472,11 @@ fn a_stopped_process_ends_at_once() {
 
 #[test]
 fn a_command_that_cleans_up_is_left_alone() {
-    // Its trap needs commands of its own, which must not get SIGTERM, and it gets it only once,
-    // though its children go one by one.
+    // Its trap needs commands of its own, which must not get SIGTERM, however long they take, and
+    // it gets it only once, though its children go one by one.
     let script = "
         terms=0
-        trap 'terms=$((terms + 1)); sleep 0.3; (exit 0); sleep 0.3; echo \"cleaned $terms $?\"' TERM
+        trap 'terms=$((terms + 1)); sleep 0.3; (exit 0); sleep 1.5; echo \"cleaned $terms $?\"' TERM
         for n in 1 2 3; do (trap 'sleep 0.$n; exit' TERM; sleep 600 & wait) & done
         echo ready
         wait; wait; wait; wait
@@ -486,6 +487,24 @@ fn a_command_that_cleans_up_is_left_alone() {
     kept.keeper().end();
     assert_eq!(kept.line(), "cleaned 1 0");
     kept.expect(Report::Ended(Status::Code(5)));
+    kept.expect_done();
+}
+
+#[test]
+fn one_that_outlives_its_parent_is_told_once() {
+    let script = "
+        bash -c 'trap \"\" HUP; trap \"echo told\" TERM; echo ready
+            for n in {1..10}; do sleep 0.1; done; echo end' &
+        wait";
+    let mut kept = Kept::shell(script);
+    kept.expect_started();
+    kept.line();
+    kept.keeper().end();
+    kept.expect(Report::Ended(Status::Signal(15)));
+    assert_eq!(
+        (kept.line().as_str(), kept.line().as_str()),
+        ("told", "end")
+    );
     kept.expect_done();
 }
 
@@ -567,8 +586,8 @@ fn other_signals_do_not_disturb_it() {
 }
 
 #[test]
-fn when_it_is_killed_the_launch_command_gets_sigterm() {
-    let mut kept = Kept::shell("trap 'echo told; exit' TERM; echo ready; sleep 600 & wait");
+fn when_it_is_killed_the_launch_command_is_told() {
+    let mut kept = Kept::shell("trap 'echo told; exit' HUP; echo ready; sleep 600 & wait");
     kept.expect_started();
     kept.line();
     kill(Pid::from_raw(kept.pid), Signal::SIGKILL).expect("kill");
@@ -609,41 +628,10 @@ fn an_unusual_signal_is_reported_too() {
     kept.expect_done();
 }
 
-/// A copy of `env` that changes the group of what it runs, as `workgroup`, `sg` and `newgrp` do.
-/// `None`, said past the capture of test output, where that cannot be made.
-fn set_gid_wrapper(directory: &Path) -> Option<PathBuf> {
-    let own = nix::unistd::getegid();
-    let other = match nix::unistd::geteuid().is_root() {
-        true => Some(65534),
-        false => nix::unistd::getgroups()
-            .unwrap_or_default()
-            .iter()
-            .find(|group| **group != own)
-            .map(|group| group.as_raw()),
-    };
-    let path = directory.join("wrapper");
-    fs::copy("/usr/bin/env", &path).expect("a copy of env");
-    let made = other.is_some_and(|group| {
-        chown(&path, None, Some(group)).is_ok()
-            && fs::set_permissions(&path, fs::Permissions::from_mode(0o2755)).is_ok()
-            && Command::new(&path)
-                .args(["id", "-g"])
-                .output()
-                .is_ok_and(|output| output.stdout == format!("{group}\n").into_bytes())
-    });
-    if !made {
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: no set-gid program can be made here"
-        );
-    }
-    made.then_some(path)
-}
-
 #[test]
 fn a_set_gid_wrapper_in_between_hides_nothing() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let Some(wrapper) = set_gid_wrapper(directory.path()) else {
+    let Some(wrapper) = wrapper::set_gid(directory.path()) else {
         return;
     };
     // The parent-death signal is gone, as is the wrapper's own dumpability: the chain of parents

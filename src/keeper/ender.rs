@@ -11,7 +11,7 @@ use log::Level;
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 
 use crate::ending::{Cancel, Ending, JobId, Outcome, Pass, Status, Steps};
-use crate::sys::descendants::{self, Process, Scope};
+use crate::sys::descendants::{self, Identity, Process, Scope};
 use crate::sys::reap::{self, Left};
 use crate::sys::spawn::{Inherited, Standing, Terms, spawn};
 
@@ -79,7 +79,7 @@ pub struct Ender {
     below: Below,
     inherited: Inherited,
     /// Who got SIGTERM: one more could mean "hurry, leave it undone" to a program.
-    told: Vec<Process>,
+    told: Vec<Identity>,
     cancel: Option<(Pid, JobId)>,
     /// Whether SIGKILL was used.
     killing: bool,
@@ -250,34 +250,35 @@ impl Ender {
             self.note(Note::Killing(processes.len()));
         }
         let has_command = |salloc: &Process| {
-            let pid = salloc.pid.as_raw_nonzero().get();
+            let pid = salloc.pid().as_raw_pid();
             processes.iter().any(|process| process.parent == pid)
         };
         for process in &processes {
             let signals: &[Signal] = match pass {
                 Pass::Kill => &[Signal::KILL],
-                _ if self.told.contains(process) => continue,
+                _ if self.told.contains(&process.identity) => continue,
                 Pass::Terminate | Pass::TerminateOrphans
                     if process.is_salloc && has_command(process) =>
                 {
                     continue;
                 }
-                Pass::TerminateOrphans if process.parent != own.as_raw_nonzero().get() => continue,
+                Pass::TerminateOrphans if process.parent != own.as_raw_pid() => continue,
+                Pass::TerminateRest if !process.is_salloc => continue,
                 // An interactive shell ignores SIGTERM, but not the hang-up; a stopped process
                 // takes neither before it is continued. salloc releases its job on SIGTERM, and
                 // with SIGHUP some versions leave before they have.
-                _ if self.below.launch == Launched::Running(process.pid) => {
+                _ if self.below.launch == Launched::Running(process.pid()) => {
                     &[Signal::TERM, Signal::CONT]
                 }
                 _ => &[Signal::TERM, Signal::HUP, Signal::CONT],
             };
             if pass != Pass::Kill {
-                self.told.push(*process);
+                self.told.push(process.identity);
             }
-            if let Err(error) = descendants::send(process, signals)
+            if let Err(error) = descendants::send(process.identity, signals)
                 && first
             {
-                self.note(Note::NoSignal(process.pid, error));
+                self.note(Note::NoSignal(process.pid(), error));
             }
         }
     }
@@ -326,7 +327,7 @@ impl Display for Note {
             Self::CancelStuck(job) => write!(f, "cannot cancel job {job}: {SCANCEL} does not end"),
             Self::Killing(count) => write!(f, "killing {count} processes that did not end in time"),
             Self::NoSignal(pid, error) => {
-                write!(f, "cannot signal process {}: {error}", pid.as_raw_nonzero())
+                write!(f, "cannot signal process {}: {error}", pid.as_raw_pid())
             }
             Self::NoScan(error) => write!(f, "cannot look for processes: {error}"),
             Self::GaveUp => f.write_str("processes of the launch command cannot be killed"),

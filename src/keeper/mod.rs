@@ -13,7 +13,7 @@
 //!
 //! What it cannot do: see the end of the proxy while the kernel has not executed the launch command
 //! yet (a file server that hangs), and survive SIGKILL itself. In that case the launch command gets
-//! SIGTERM as its parent-death signal, and the proxy, a subreaper like the keeper, ends the rest
+//! SIGHUP as its parent-death signal, and the proxy, a subreaper like the keeper, ends the rest
 //! with the same [`Ender`].
 
 mod control;
@@ -140,13 +140,15 @@ impl Process {
             let terms = Terms {
                 inherited: &self.inherited,
                 standing: Standing::Group,
-                death_signal: Some(Signal::SIGTERM),
+                // On SIGTERM a salloc whose command dies in that moment may spin for ever
+                // (measured, Slurm 22.05: one in six); on SIGHUP it releases its job and leaves.
+                death_signal: Some(Signal::SIGHUP),
                 keep: None,
             };
             match spawn(&mut command, terms) {
                 Ok(pid) => {
                     self.launched = Launched::Running(pid);
-                    let pid = pid.as_raw_nonzero().get();
+                    let pid = pid.as_raw_pid();
                     self.tell(&Report::Started { pid });
                 }
                 Err(error) => {

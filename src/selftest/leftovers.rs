@@ -88,7 +88,7 @@ fn processes() -> Vec<Process> {
 /// The processes that are left, in words.
 pub(super) fn named() -> String {
     let name = |process: &Process| {
-        let pid = process.pid.as_raw_nonzero();
+        let pid = process.pid().as_raw_pid();
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("{pid} ({})", name.trim_end())
     };
@@ -106,7 +106,7 @@ pub(super) fn kill_all() {
         }
         for process in &left {
             // One that may not be killed is still there in the end, and was named.
-            let _ = send(process, &[Signal::KILL]);
+            let _ = send(process.identity, &[Signal::KILL]);
         }
         thread::sleep(Duration::from_millis(10));
     }

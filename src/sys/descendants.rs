@@ -10,19 +10,33 @@ use std::io::{self, Read};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
+/// What a process is known by, from its start to its end. Its id alone may be another's later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub pid: Pid,
+    /// When it started, in clock ticks since boot.
+    pub started: u64,
+}
+
 /// A process as /proc shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its id, which is its own only together with `started`.
-    pub pid: Pid,
+    /// Which one it is.
+    pub identity: Identity,
     /// Its parent's id, 0 for none.
     pub parent: i32,
     /// Its session's id.
     pub session: i32,
-    /// When it started, in clock ticks since boot.
-    pub started: u64,
     /// Whether it is called `salloc`.
     pub is_salloc: bool,
+}
+
+impl Process {
+    /// Its id.
+    pub fn pid(&self) -> Pid {
+        self.identity.pid
+    }
 }
 
 /// Where to look for descendants.
@@ -42,15 +56,15 @@ pub fn descendants(scope: Scope<'_>) -> io::Result<Vec<Process>> {
     Ok(select(scan()?, scope))
 }
 
-/// Sends `signals`, in this order, to `process`, unless the pid belongs to another one by now.
+/// Sends `signals`, in this order, to this process, unless the pid belongs to another one by now.
 ///
 /// A process that is gone is no error.
-pub fn send(process: &Process, signals: &[Signal]) -> io::Result<()> {
+pub fn send(process: Identity, signals: &[Signal]) -> io::Result<()> {
     // The pidfd first: if the identity is right after it was opened, it holds on to that identity.
     // Without pidfds (before Linux 5.3, or where a filter forbids them) a moment remains between
     // the look and the signal in which all pids would have to be used up.
     let pidfd = pidfd_open(process.pid, PidfdFlags::empty());
-    if read(process.pid).is_none_or(|now| now.started != process.started) {
+    if read(process.pid).is_none_or(|now| now.identity != process) {
         return Ok(());
     }
     for &signal in signals {
@@ -99,22 +113,21 @@ fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
     let session = fields.nth(6 - 5)?.parse().ok()?;
     let started = fields.nth(22 - 7)?.parse().ok()?;
     Some(Process {
-        pid,
+        identity: Identity { pid, started },
         parent,
         session,
-        started,
         is_salloc,
     })
 }
 
 /// The descendants among `all`.
 fn select(mut all: Vec<Process>, scope: Scope<'_>) -> Vec<Process> {
-    all.sort_unstable_by_key(|process| (process.parent, process.pid.as_raw_nonzero()));
+    all.sort_unstable_by_key(|process| (process.parent, process.pid().as_raw_pid()));
     let mut tree = Tree {
         seen: vec![false; all.len()],
         all: &all,
     };
-    let raw = |pid: Pid| pid.as_raw_nonzero().get();
+    let raw = |pid: Pid| pid.as_raw_pid();
     let mut left_out = Vec::new();
     for &pid in scope.except {
         tree.take_one(raw(pid), &mut left_out);
@@ -126,12 +139,12 @@ fn select(mut all: Vec<Process>, scope: Scope<'_>) -> Vec<Process> {
         if scope
             .session
             .is_some_and(|session| raw(session) == process.session)
-            && process.pid != scope.root
+            && process.pid() != scope.root
         {
-            tree.take_one(raw(process.pid), &mut found);
+            tree.take_one(raw(process.pid()), &mut found);
         }
     }
-    found.retain(|process| process.pid != scope.root);
+    found.retain(|process| process.pid() != scope.root);
     found
 }
 
@@ -147,7 +160,7 @@ impl Tree<'_> {
         let index = self
             .all
             .iter()
-            .position(|process| process.pid.as_raw_nonzero().get() == pid);
+            .position(|process| process.pid().as_raw_pid() == pid);
         if let Some(index) = index
             && !std::mem::replace(&mut self.seen[index], true)
         {
@@ -173,7 +186,7 @@ impl Tree<'_> {
             let Some(process) = taken.get(next) else {
                 return;
             };
-            parent = process.pid.as_raw_nonzero().get();
+            parent = process.pid().as_raw_pid();
             next += 1;
         }
     }
@@ -189,10 +202,12 @@ mod tests {
 
     fn processes(table: &[(i32, i32, i32)]) -> Vec<Process> {
         let process = |&(number, parent, session)| Process {
-            pid: pid(number),
+            identity: Identity {
+                pid: pid(number),
+                started: 0,
+            },
             parent,
             session,
-            started: 0,
             is_salloc: false,
         };
         table.iter().map(process).collect()
@@ -208,7 +223,7 @@ mod tests {
         let found = select(processes(table), scope);
         found
             .iter()
-            .map(|process| process.pid.as_raw_nonzero().get())
+            .map(|process| process.pid().as_raw_pid())
             .collect()
     }
 
@@ -251,7 +266,7 @@ mod tests {
         let line = b"42 (a) S 1 (b) R) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 1234567 1";
         let process = parse(pid(42), line).expect("a stat line");
         assert_eq!((process.parent, process.session), (7, 9));
-        assert_eq!(process.started, 1_234_567);
+        assert_eq!(process.identity.started, 1_234_567);
     }
 
     #[test]
@@ -271,17 +286,12 @@ mod tests {
     #[test]
     fn this_process_is_found_and_another_with_its_pid_is_spared() {
         let own = read(rustix::process::getpid()).expect("ourselves");
-        assert_eq!(
-            own.parent,
-            rustix::process::getppid()
-                .expect("a parent")
-                .as_raw_nonzero()
-                .get()
-        );
-        let earlier = Process {
-            started: own.started - 1,
-            ..own
+        let parent = rustix::process::getppid().expect("a parent");
+        assert_eq!(own.parent, parent.as_raw_pid());
+        let earlier = Identity {
+            started: own.identity.started - 1,
+            ..own.identity
         };
-        send(&earlier, &[Signal::KILL]).expect("spared");
+        send(earlier, &[Signal::KILL]).expect("spared");
     }
 }

@@ -18,6 +18,7 @@
 pub mod processes;
 pub mod slurm;
 pub mod tcp;
+pub mod wrapper;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
