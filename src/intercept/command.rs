@@ -222,7 +222,10 @@ impl Command {
     /// `=` behind the word so far: whether what follows is a word of its own.
     fn equals(&mut self) -> bool {
         let text = self.word.text();
-        if self.host_option().is_some_and(|option| option == text) && self.word.is_whole() {
+        if !self.word.is_whole() {
+            return false;
+        }
+        if self.host_option() == Some(text) {
             self.on_host = true;
             self.begin_candidate(Kind::Loopback);
             return true;
@@ -282,6 +285,7 @@ impl Command {
         } else if self.stage == Stage::CommandShell
             && self.without_token
             && self.listen_args_changed
+            && self.expected.is_none()
         {
             self.begin_candidate(Kind::ListenArgs);
         }
@@ -306,8 +310,9 @@ impl Command {
             }
         };
         let decision = changes.then(|| self.decide(false));
-        self.listen_args_changed |= changes && collected == Collected::ListenArgs;
-        (self.on_host, self.on_port, self.expected) = (false, false, None);
+        let changed = decision.is_some_and(|decision| !decision.places.is_empty());
+        self.listen_args_changed |= changed && collected == Collected::ListenArgs;
+        (self.on_host, self.on_port, self.listen_args, self.expected) = (false, false, false, None);
         self.places = Places::new();
         decision
     }
@@ -355,9 +360,14 @@ impl Command {
                 return;
             }
         }
+        if self.collected.is_some() && word.is_empty() {
+            return;
+        }
         if let Some(Expected::Token) = self.expected.take() {
-            self.without_token |= word.is_empty();
-            self.assignment = false;
+            // The last one counts; of the environment's and the options', each.
+            let assignment = std::mem::take(&mut self.assignment);
+            let none = self.is_no_token(word.text()) && !word.cut;
+            self.without_token = none || (self.without_token && !assignment);
             return;
         }
         if !word.begun {
@@ -379,6 +389,12 @@ impl Command {
             (None, Stage::Program) if word.is(START_SERVER) => self.stage = Stage::StartServer,
             (None, _) => {}
         }
+    }
+
+    /// Whether a token is empty. In a collected value, quotes are text.
+    fn is_no_token(&self, token: &[u8]) -> bool {
+        let quotes = self.collected.is_some() && matches!(token, b"''" | b"\"\"");
+        token.is_empty() || quotes
     }
 
     fn command_word(&mut self, word: &Word) -> Stage {
@@ -404,8 +420,10 @@ impl Command {
             self.on_port = true;
         } else if LISTEN_ARGS_USES.contains(&text) {
             self.listen_args = true;
-        } else if text == WITHOUT_TOKEN || text.strip_prefix(TOKEN) == Some(b"=") {
+        } else if text == WITHOUT_TOKEN {
             self.without_token = true;
+        } else if let Some([b'=', token @ ..]) = text.strip_prefix(TOKEN) {
+            self.without_token |= self.is_no_token(token);
         } else if text == TOKEN {
             self.expected = Some(Expected::Token);
         }

@@ -207,12 +207,12 @@ impl Body {
             && let Some(&byte) = bytes.get(at)
             && byte != b'\n'
         {
-            if word.get(matched) == Some(&byte) {
-                self.line = Line::Delimiter(matched + 1);
-            } else if !(byte == b'\t' && matched == 0 && delimiter.strips_tabs) {
+            let stripped = byte == b'\t' && matched == 0 && delimiter.strips_tabs;
+            if !stripped && word.get(matched) != Some(&byte) {
                 self.line = Line::Text;
                 break;
             }
+            self.line = Line::Delimiter(matched + usize::from(!stripped));
             self.count_backslash(byte);
             at += 1;
         }

@@ -262,7 +262,8 @@ impl Inbound {
             self.held.extend_from_slice(&rest[..read]);
             at += read;
             if self.release.is_none() && !self.command.holds() {
-                self.let_go(None);
+                let too_long = self.gait == Gait::Skipping;
+                self.let_go(too_long.then_some(Notice::TooLong));
             }
         }
         at
@@ -291,12 +292,11 @@ impl Inbound {
             self.busy = self.busy.max(self.position);
         }
         let quiet = self.position.saturating_sub(self.busy);
-        if quiet >= QUIET && !self.command.holds() {
-            if bytes[read - 1] == b'\n' && self.lexer.at_line_start() {
-                self.fall_asleep();
-            } else if quiet > LIMIT as u64 && self.lexer.in_script() {
-                self.gait = Gait::Skipping;
-            }
+        if quiet >= QUIET && bytes[read - 1] == b'\n' && self.lexer.at_line_start() {
+            self.fall_asleep();
+        } else if quiet > LIMIT as u64 && self.lexer.in_script() {
+            self.command.give_up();
+            self.gait = Gait::Skipping;
         }
         read
     }
@@ -436,6 +436,7 @@ impl Release {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// What comes out for `slices`, and the notices.
     fn run<'a>(slices: impl IntoIterator<Item = &'a [u8]>) -> (String, Vec<Notice>) {
@@ -736,6 +737,91 @@ mod tests {
             );
             assert_eq!(machine.next(&mut input), None);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+        #[test]
+        fn any_script_in_any_slices_becomes_what_the_reference_says(
+            parts in proptest::collection::vec(part(), 0..24),
+            cuts in proptest::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let mut data = parts.concat().into_bytes();
+            data.extend(&cuts);
+            data.push(cuts.len() as u8);
+            crate::testing::inbound::check(&data);
+        }
+    }
+
+    fn part() -> impl Strategy<Value = String> {
+        let words = [
+            "\n",
+            "\\",
+            "\\\n",
+            "\r\n",
+            " ",
+            "\t",
+            "\"",
+            "'",
+            "`",
+            "$(",
+            ")",
+            "(",
+            "((",
+            "))",
+            "$",
+            "$'",
+            "#",
+            ";",
+            "&",
+            "&>",
+            "|",
+            ">",
+            "<",
+            "<<",
+            "<<<",
+            "<<-E",
+            "<<E",
+            "<<'E' ",
+            "E",
+            "\nE\n",
+            "=",
+            "/",
+            "{",
+            "--host=",
+            "--host ",
+            "--on-host=",
+            "--on-host ",
+            "--on-port",
+            "127.0.0.1",
+            "localhost",
+            "[::1]",
+            "$SERVER_SCRIPT ",
+            "\"$CLI_PATH\" ",
+            "/x/code-server ",
+            "--start-server ",
+            "command-shell ",
+            "--connection-token ",
+            "--connection-token=",
+            "--without-connection-token",
+            "${LISTEN_ARGS} ",
+            "LISTEN_ARGS=",
+            "LISTEN_ARGS=\"--on-host=127.0.0.1 --on-port\"",
+            "$args",
+            "args=",
+            "A=1 ",
+            "nohup ",
+            "VSCODE_CLI_REQUIRE_TOKEN=",
+            "VSCODE_CLI_REQUIRE_TOKEN= ",
+            "\0",
+            "x",
+            "$SERVER_SCRIPT --start-server --host=127.0.0.1 ",
+            "\"$CLI_PATH\" command-shell --on-port ",
+        ];
+        prop_oneof![
+            9 => proptest::sample::select(words.to_vec()).prop_map(str::to_owned),
+            1 => "[a-z1.=< ]{0,6}",
+        ]
     }
 
     #[test]

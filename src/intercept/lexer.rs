@@ -246,7 +246,7 @@ impl Lexer {
                 b'\n' | b';' | b')' => true,
                 b'(' => !self.dollar && self.less == 0 && !self.redirection,
                 b'|' => !self.redirection,
-                b'#' => self.at_word_start,
+                b'#' => self.at_word_start && self.less != 2,
                 _ => false,
             };
             let ends_word = separates || is_blank(byte) || matches!(byte, b'<' | b'>' | b'&');
@@ -263,12 +263,18 @@ impl Lexer {
         let opened = std::mem::take(&mut self.opened);
         let redirection = std::mem::take(&mut self.redirection);
         let less = std::mem::take(&mut self.less);
-        let ampersand = std::mem::take(&mut self.ampersand);
+        // Before a `>` it is part of the redirection.
+        self.ampersand = false;
         let at_word_start = std::mem::replace(&mut self.at_word_start, is_separator(byte));
         if less == 2 && byte != b'<' && !arithmetic {
             self.here.open();
             if self.here.delimiter(byte) {
-                return Event::Delimiter;
+                self.dollar = false;
+                return if script {
+                    Event::Delimiter
+                } else {
+                    Event::None
+                };
             }
         }
         match byte {
@@ -289,18 +295,14 @@ impl Lexer {
                 self.here.line_ended();
                 Event::None
             }
-            b'<' if arithmetic => Event::None,
+            b'<' | b'>' if arithmetic => Event::None,
             b'<' => {
                 self.redirection = true;
-                self.less = if less < 3 { less + 1 } else { 0 };
+                self.less = (less + 1).min(3);
                 self.redirect()
             }
             b'>' => {
                 self.redirection = true;
-                if ampersand {
-                    // It was `&>`: the command goes on.
-                    return Event::Redirection;
-                }
                 self.redirect()
             }
             b'&' if script && !redirection => {
@@ -395,15 +397,15 @@ impl Lexer {
         }
         self.dollar = false;
         self.at_word_start = !matches!(frame, Frame::Single | Frame::Double | Frame::Ansi);
-        if self.depth + 1 == DEPTH {
+        let (depth, frame, event) = match self.depth + 1 {
             // Nobody writes this: forget it with the end of the line.
-            self.depth = 1;
-            self.frames[1] = Frame::Comment;
-            return Event::Opaque;
-        }
-        self.depth += 1;
-        self.frames[self.depth] = frame;
-        event
+            DEPTH => (1, Frame::Comment, Event::Opaque),
+            depth => (depth, frame, event),
+        };
+        self.depth = depth;
+        self.frames[depth] = frame;
+        // In `((…))` there is no word that it could be part of.
+        if self.in_word { event } else { Event::None }
     }
 }
 
