@@ -26,7 +26,11 @@ pub fn check(data: &[u8]) {
     let step = data.first().map_or(1, |&byte| 1 + usize::from(byte));
     let input = script.input.as_bytes();
     for (name, got) in [("whole", run([input])), ("cut", run(input.chunks(step)))] {
-        assert_eq!(got.0.as_bstr(), script.output.as_bytes().as_bstr(), "{name}");
+        assert_eq!(
+            got.0.as_bstr(),
+            script.output.as_bytes().as_bstr(),
+            "{name}"
+        );
         assert_eq!(got.1, script.notices, "{name}: {}", script.input);
     }
 }
@@ -47,14 +51,26 @@ impl Script {
                 self.add(choices, &text, Some(Notice::ServerStart))?;
             }
             2 => {
-                let text = format!("{}{}{}", before(choices)?, tokenless(choices)?, after(choices)?);
-                self.add(choices, &text.replace(ADDITION, ""), Some(Notice::WithoutToken))?;
+                let text = format!(
+                    "{}{}{}",
+                    before(choices)?,
+                    tokenless(choices)?,
+                    after(choices)?
+                );
+                self.add(
+                    choices,
+                    &text.replace(ADDITION, ""),
+                    Some(Notice::WithoutToken),
+                )?;
             }
             3 | 4 => {
                 let text = data(choices)?;
                 self.add(choices, &text, None)?;
             }
-            _ => self.add(choices, LINES[choices.choose_index(LINES.len())?], None)?,
+            _ => {
+                let line = pick(choices, &LINES)?;
+                self.add(choices, line, None)?;
+            }
         }
         Ok(())
     }
@@ -110,16 +126,45 @@ fn before(choices: &mut Unstructured<'_>) -> Result<&'static str> {
     pick(
         choices,
         &[
-            "", "  ", "\t", "true; ", "true && ", "false || ", "if true; then ", "( ", "{ ", "nohup ",
-            "A=b C='d e' ", "case x in x) ", "echo \"it's\"; ", "echo $((1<<2)); ", "echo a | ",
-            "if ! ", "while ", "exec ", "setsid ", "x=$(echo \"(\"); ",
+            "",
+            "  ",
+            "\t",
+            "true; ",
+            "true && ",
+            "false || ",
+            "if true; then ",
+            "( ",
+            "{ ",
+            "nohup ",
+            "A=b C='d e' ",
+            "case x in x) ",
+            "echo \"it's\"; ",
+            "echo $((1<<2)); ",
+            "echo a | ",
+            "if ! ",
+            "while ",
+            "exec ",
+            "setsid ",
+            "x=$(echo \"(\"); ",
         ],
     )
 }
 
 /// What may stand behind a command, its end included.
 fn after(choices: &mut Unstructured<'_>) -> Result<&'static str> {
-    pick(choices, &["\n", ";\n", "; x\n", "&\n", "&& x\n", "|| x\n", "| tee x\n", ")\n"])
+    pick(
+        choices,
+        &[
+            "\n",
+            ";\n",
+            "; x\n",
+            "&\n",
+            "&& x\n",
+            "|| x\n",
+            "| tee x\n",
+            ")\n",
+        ],
+    )
 }
 
 /// Options that change nothing.
@@ -130,10 +175,19 @@ fn options(choices: &mut Unstructured<'_>) -> Result<String> {
         text += pick(
             choices,
             &[
-                "--cli-data-dir \"$CLI_DATA_DIR\"", "--parent-process-id $$", "${LOG_LEVEL_FLAG}",
-                "${RECONNECTION_FLAG}", "--telemetry-level all", "--x='a b;c'", "--y=$(date +%s)",
-                "--accept-server-license-terms", "--z=\"`id`\"", "--connection-token=$T",
-                "--connection-token 0a-1b", "--install-extension 'it;s'", "--w=a\\ b",
+                "--cli-data-dir \"$CLI_DATA_DIR\"",
+                "--parent-process-id $$",
+                "${LOG_LEVEL_FLAG}",
+                "${RECONNECTION_FLAG}",
+                "--telemetry-level all",
+                "--x='a b;c'",
+                "--y=$(date +%s)",
+                "--accept-server-license-terms",
+                "--z=\"`id`\"",
+                "--connection-token=$T",
+                "--connection-token 0a-1b",
+                "--install-extension 'it;s'",
+                "--w=a\\ b",
             ],
         )?;
     }
@@ -144,8 +198,14 @@ fn redirections(choices: &mut Unstructured<'_>) -> Result<&'static str> {
     pick(
         choices,
         &[
-            "", " > \"$LOG\" 2>&1 < /dev/null ", " &> \"$LOG\" < /dev/null ", " &>> l ", " >l", " 2>&1 ",
-            " >| l ", " <<< 'x' ",
+            "",
+            " > \"$LOG\" 2>&1 < /dev/null ",
+            " &> \"$LOG\" < /dev/null ",
+            " &>> l ",
+            " >l",
+            " 2>&1 ",
+            " >| l ",
+            " <<< 'x' ",
         ],
     )
 }
@@ -156,7 +216,11 @@ fn host(choices: &mut Unstructured<'_>, option: &str) -> Result<String> {
         0 => format!("{option}={ADDRESS}"),
         1 => quoted(choices, &format!("{option}={ADDRESS}"))?,
         2 => format!("{option}={}", quoted(choices, &ADDRESS.to_string())?),
-        _ => format!("{option}{}{}", blank(choices)?, quoted(choices, &ADDRESS.to_string())?),
+        _ => format!(
+            "{option}{}{}",
+            blank(choices)?,
+            quoted(choices, &ADDRESS.to_string())?
+        ),
     })
 }
 
@@ -164,9 +228,15 @@ fn node_server(choices: &mut Unstructured<'_>) -> Result<String> {
     let program = pick(
         choices,
         &[
-            "\"$VSCH_SERVER_SCRIPT\"", "\"$SERVER_SCRIPT\"", "$SERVER_SCRIPT", "${SERVER_SCRIPT}",
-            "~/.cursor-server/bin/cursor-server", "'/a b/bin/codium-server'", "\"$D/bin/code-server\"",
-            "/x/windsurf-server-insiders", "$HOME/.vscode-server/bin/0a1b2c3/bin/code-server-oss",
+            "\"$VSCH_SERVER_SCRIPT\"",
+            "\"$SERVER_SCRIPT\"",
+            "$SERVER_SCRIPT",
+            "${SERVER_SCRIPT}",
+            "~/.cursor-server/bin/cursor-server",
+            "'/a b/bin/codium-server'",
+            "\"$D/bin/code-server\"",
+            "/x/windsurf-server-insiders",
+            "$HOME/.vscode-server/bin/0a1b2c3/bin/code-server-oss",
         ],
     )?;
     Ok(format!("{program}{}--start-server", blank(choices)?))
@@ -176,8 +246,13 @@ fn command_shell(choices: &mut Unstructured<'_>) -> Result<String> {
     let program = pick(
         choices,
         &[
-            "\"$CLI_PATH\"", "$CLI_PATH", "\"${CLI_PATH}\"", "~/.vscode-server/code-0a1b2c3d4e",
-            "'/a b/code'", "\"$D/code-insiders\"", "/x/code-insiders-0a1b2c3",
+            "\"$CLI_PATH\"",
+            "$CLI_PATH",
+            "\"${CLI_PATH}\"",
+            "~/.vscode-server/code-0a1b2c3d4e",
+            "'/a b/code'",
+            "\"$D/code-insiders\"",
+            "/x/code-insiders-0a1b2c3",
         ],
     )?;
     Ok(format!("{program}{}command-shell", blank(choices)?))
@@ -198,10 +273,21 @@ fn form(choices: &mut Unstructured<'_>) -> Result<String> {
             }
         }
         1 => {
-            let token = pick(choices, &["", "VSCODE_CLI_REQUIRE_TOKEN=${TOKEN} ", "VSCODE_CLI_REQUIRE_TOKEN=1a-2b "])?;
+            let token = pick(
+                choices,
+                &[
+                    "",
+                    "VSCODE_CLI_REQUIRE_TOKEN=${TOKEN} ",
+                    "VSCODE_CLI_REQUIRE_TOKEN=1a-2b ",
+                ],
+            )?;
             let shell = command_shell(choices)?;
             let args = pick(choices, &["${LISTEN_ARGS}", "$LISTEN_ARGS"])?;
-            format!("{token}{shell}{} {args}{}", options(choices)?, redirections(choices)?)
+            format!(
+                "{token}{shell}{} {args}{}",
+                options(choices)?,
+                redirections(choices)?
+            )
         }
         2 => {
             let shell = command_shell(choices)?;
@@ -209,15 +295,24 @@ fn form(choices: &mut Unstructured<'_>) -> Result<String> {
             let (a, b) = (blank(choices)?, blank(choices)?);
             let redirections = redirections(choices)?;
             match choices.arbitrary()? {
-                true => format!("{shell}{}{a}{host}{b}--on-port{redirections}", options(choices)?),
-                false => format!("{shell}{a}--on-port{b}{host}{}{redirections}", options(choices)?),
+                true => format!(
+                    "{shell}{}{a}{host}{b}--on-port{redirections}",
+                    options(choices)?
+                ),
+                false => format!(
+                    "{shell}{a}--on-port{b}{host}{}{redirections}",
+                    options(choices)?
+                ),
             }
         }
         3 => {
             let shell = command_shell(choices)?;
             let port = pick(choices, &["--on-port", "\"--on-port\"", "--on-port=0"])?;
             let (blank, options) = (blank(choices)?, options(choices)?);
-            format!("{shell}{blank}{port}{options}{}{ADDITION}", redirections(choices)?)
+            format!(
+                "{shell}{blank}{port}{options}{}{ADDITION}",
+                redirections(choices)?
+            )
         }
         4 => {
             let quote = pick(choices, &["\"", "'"])?;
@@ -240,15 +335,20 @@ fn tokenless(choices: &mut Unstructured<'_>) -> Result<String> {
         let nothing = pick(choices, &["", "''", "\"\""])?;
         let shell = command_shell(choices)?;
         let host = host(choices, "--on-host")?;
-        return Ok(format!("VSCODE_CLI_REQUIRE_TOKEN={nothing} {shell} --on-port {host}"));
+        return Ok(format!(
+            "VSCODE_CLI_REQUIRE_TOKEN={nothing} {shell} --on-port {host}"
+        ));
     }
     let server = node_server(choices)?;
     let host = host(choices, "--host")?;
     let open = pick(
         choices,
         &[
-            "--without-connection-token", "--connection-token=", "--connection-token=''",
-            "--connection-token \"\"", "\"--connection-token=\"",
+            "--without-connection-token",
+            "--connection-token=",
+            "--connection-token=''",
+            "--connection-token \"\"",
+            "\"--connection-token=\"",
         ],
     )?;
     Ok(match choices.arbitrary()? {
@@ -264,8 +364,12 @@ fn data(choices: &mut Unstructured<'_>) -> Result<String> {
     Ok(match choices.int_in_range(0..=8)? {
         0 => {
             let (open, close) = *choices.choose(&[
-                ("cat <<EOF\n", "EOF"), ("cat > f << 'E F'\n", "E F"), ("cat <<-\"X\"; true\n", "\t\tX"),
-                ("cat <<\\E | cat\n", "E"), ("a <<A <<B\nA\n", "B"), ("x=$(cat <<EOF\n", "EOF\n)"),
+                ("cat <<EOF\n", "EOF"),
+                ("cat > f << 'E F'\n", "E F"),
+                ("cat <<-\"X\"; true\n", "\t\tX"),
+                ("cat <<\\E | cat\n", "E"),
+                ("a <<A <<B\nA\n", "B"),
+                ("x=$(cat <<EOF\n", "EOF\n)"),
             ])?;
             format!("{open}{}\n{close}\n", form(choices)?)
         }
@@ -277,13 +381,24 @@ fn data(choices: &mut Unstructured<'_>) -> Result<String> {
         6 => {
             let command = pick(
                 choices,
-                &["jupyter lab", "mydb --start-server", "./server command-shell --on-port", "grep -F"],
+                &[
+                    "jupyter lab",
+                    "mydb --start-server",
+                    "./server command-shell --on-port",
+                    "grep -F",
+                ],
             )?;
             let option = pick(choices, &["--host", "--on-host"])?;
             format!("{command} {}\n", host(choices, option)?)
         }
-        7 => format!("echo \"Starting server with command {}\"\n", bare(form(choices)?)),
-        _ => format!("OTHER_{}\n", bare(format!("LISTEN_ARGS=--on-host={ADDRESS} --on-port"))),
+        7 => format!(
+            "echo \"Starting server with command {}\"\n",
+            bare(form(choices)?)
+        ),
+        _ => format!(
+            "OTHER_{}\n",
+            bare(format!("LISTEN_ARGS=--on-host={ADDRESS} --on-port"))
+        ),
     })
 }
 

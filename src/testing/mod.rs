@@ -4,9 +4,15 @@
 //! so that a machine without a fuzzer sees at least those.
 
 pub mod age;
+pub mod bootstrap;
+pub mod inbound;
+mod inbound_reference;
 pub mod options;
+pub mod outbound;
 pub mod relay;
 pub mod session;
+mod shell_reference;
+mod slices;
 pub mod sock_diag;
 pub mod stat;
 
@@ -16,7 +22,10 @@ pub type Check = fn(&[u8]);
 /// Every fuzz target: its name in `fuzz/`, and its body.
 pub const TARGETS: &[(&str, Check)] = &[
     ("age", age::check),
+    ("bootstrap", bootstrap::check),
+    ("inbound", inbound::check),
     ("options", options::check),
+    ("outbound", outbound::check),
     ("relay", relay::check),
     ("session", session::check),
     ("sock_diag", sock_diag::check),
