@@ -202,7 +202,7 @@ impl Command {
             if len == 1 {
                 candidate.at = at;
             }
-            let whole = candidate.at + len as u64 == at + 1;
+            let whole = !self.word.cut && candidate.at + len as u64 == at + 1;
             let text = self.word.text();
             let begun = candidate.kind.texts().iter().any(|it| it.starts_with(text));
             candidate.matches = whole && begun && (len == 1 || candidate.matches);
@@ -225,7 +225,7 @@ impl Command {
         if !self.word.is_whole() {
             return false;
         }
-        if self.host_option() == Some(text) {
+        if self.host_option() == Some(text) && self.expected.is_none() {
             self.on_host = true;
             self.begin_candidate(Kind::Loopback);
             return true;
