@@ -178,7 +178,7 @@ impl Cutter<'_> {
                         == 0
                 })
                 .map(|newline| newline + 1)
-                .last()
+                .next_back()
                 .unwrap_or(begin);
             if sign - start <= LIMIT {
                 self.at = start;
