@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
         let listening = "exec to listening";
         let port = free_port()?;
         let mut ours = Command::new(proxy());
-        ours.args(["-q", "-p", &port.to_string(), "--", "true"]);
+        ours.args(["-q", "-p", &port.to_string(), "--", "sleep", "60"]);
         sample(listening, "proxy", until_listening(ours, port)?);
         let mut plain = Command::new(peers.path("polling-relay"));
         let port = free_port()?;
