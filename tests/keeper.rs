@@ -230,6 +230,11 @@ fn new_mark() -> Mark {
     Mark::new(&format!("keeper.{}.{number}", std::process::id()))
 }
 
+fn write_script(path: &Path, text: &str) {
+    fs::write(path, text).expect("a script");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
 /// A field of `/proc/PID/status`.
 fn status_field(pid: i32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status");
@@ -352,6 +357,25 @@ fn it_holds_nothing_but_its_channel_and_has_a_name() {
     assert!(process.args[0].starts_with(b"vscode-shell-proxy: keeper"));
     assert_eq!(status_field(pid, "Name"), "vscode-keeper");
     assert_eq!(process.threads(), 1);
+}
+
+#[test]
+fn a_careless_parent_does_not_disturb_it() {
+    // Who ignores SIGCHLD loses the status of his children, and a stray descriptor would keep its
+    // other end from seeing the end.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let careless = directory.path().join("careless");
+    let script = format!("#!/bin/bash\ntrap '' CHLD\nexec {PROXY} \"$@\" 17>&1 18</dev/null\n");
+    write_script(&careless, &script);
+    let mut kept = Kept::start_as(&careless, "bash", &["-c", "read -r; exit 7"], &[]);
+    kept.expect_started();
+    kept.stdin = None;
+    kept.expect(Report::Ended(Status::Code(7)));
+    // The launch command, which had them too, is gone.
+    kept.expect_end_of_stdout();
+    assert_eq!(descriptors(kept.pid).len(), 5);
+    kept.keeper().end();
+    kept.expect_done();
 }
 
 #[test]
@@ -533,6 +557,21 @@ fn the_end_of_its_channel_ends_everything() {
     kept.expect_end_of_stdout();
     await_exit(kept.pid);
     kept.expect_nothing_left();
+}
+
+#[test]
+fn its_channel_may_end_at_any_moment() {
+    // From before its first instruction to behind the start of the launch command.
+    for step in 0..40 {
+        let moment = Instant::now() + Duration::from_micros(250) * step;
+        let mut kept = Kept::shell("setsid sleep 600 & sleep 600");
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        kept.keeper = None;
+        await_exit(kept.pid);
+        kept.expect_nothing_left();
+    }
 }
 
 #[test]
@@ -842,6 +881,26 @@ fn a_cancellation_that_hangs_delays_the_kill_by_three_seconds() {
 }
 
 #[test]
+fn a_cancellation_that_hangs_is_not_waited_for_when_nothing_else_is_left() {
+    let cluster = Slurm::new();
+    cluster.hang_scancel();
+    let mut kept = Kept::start("sleep", &["600"], &cluster.variables());
+    let launch = kept.expect_started();
+    kept.set_job(4711);
+    kill(Pid::from_raw(launch), Signal::SIGKILL).expect("kill");
+    kept.expect(Report::Ended(Status::Signal(9)));
+    let began = Instant::now();
+    kept.keeper().end();
+    kept.expect_done();
+    let took = began.elapsed();
+    assert!(
+        took >= CANCEL_LIMIT && took < GRACE,
+        "{took:?}: {:?}",
+        kept.log
+    );
+}
+
+#[test]
 fn a_cancellation_that_fails_is_logged() {
     let cluster = Slurm::new();
     let nowhere = [("PATH", OsString::from("/nowhere"))];
@@ -864,53 +923,82 @@ fn a_cancellation_that_fails_is_logged() {
     }
 }
 
-/// A program that starts the keeper as a user who may not signal what he starts: a copy of
-/// `setpriv` that, set-user-id, makes its command root's. `None`, said past the capture of test
-/// output, where that cannot be made.
-fn unkillable(directory: &Path) -> Option<(PathBuf, PathBuf)> {
-    let (user, made_root) = (directory.join("as-nobody"), directory.join("as-root"));
-    let script = format!(
-        "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups {PROXY} \"$@\"\n"
-    );
-    let made = nix::unistd::geteuid().is_root() && {
-        fs::write(&user, script).expect("a script");
-        fs::copy("/usr/bin/setpriv", &made_root).expect("a copy of setpriv");
-        for (path, mode) in [(directory, 0o755), (&user, 0o755), (&made_root, 0o4755)] {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
-        }
-        // Both the build and the copy have to be within that user's reach.
-        Command::new(&user)
-            .arg(keeper::MODE)
-            .output()
-            .is_ok_and(|output| output.status.code() == Some(2))
-            && Command::new("setpriv")
-                .args(["--reuid=65534", "--clear-groups"])
-                .arg(&made_root)
-                .args(["--reuid=0", "id", "-ru"])
-                .output()
-                .is_ok_and(|output| output.stdout == b"0\n")
-    };
-    if !made {
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: no process can be made that is not ours"
+/// Two programs for tests with a user who may not signal what he starts.
+struct Strangers {
+    /// Starts the keeper as that user; with `hidepid`, so that he sees no process of others.
+    keeper: PathBuf,
+    /// A copy of `setpriv` that is root's, set-user-id: with `--reuid=0` its command is root's.
+    root: PathBuf,
+}
+
+impl Strangers {
+    /// `None`, said past the capture of test output, where these cannot be made.
+    fn new(directory: &Path, hidepid: bool) -> Option<Self> {
+        let keeper = directory.join("keeper");
+        let root = directory.join("setpriv");
+        let proc = match hidepid {
+            true => "mount -t proc -o hidepid=2 proc /proc &&",
+            false => "",
+        };
+        let script = format!(
+            "#!/bin/sh\nexec unshare --mount sh -c '{proc}
+             exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"' sh {PROXY} \"$@\"\n"
         );
+        let made = nix::unistd::geteuid().is_root() && {
+            write_script(&keeper, &script);
+            fs::copy("/usr/bin/setpriv", &root).expect("a copy of setpriv");
+            for (path, mode) in [(directory, 0o755), (&root, 0o4755)] {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+            }
+            // Both the build and the copy have to be within that user's reach.
+            let started = Command::new(&keeper).arg(keeper::MODE).output();
+            let became_root = Command::new("setpriv")
+                .args(["--reuid=65534", "--clear-groups"])
+                .arg(&root)
+                .args(["--reuid=0", "id", "-ru"])
+                .output();
+            started.is_ok_and(|output| output.status.code() == Some(2))
+                && became_root.is_ok_and(|output| output.stdout == b"0\n")
+        };
+        if !made {
+            let skipped = "SKIPPED: no process can be made that is not ours";
+            let _ = writeln!(std::io::stderr(), "{skipped}");
+        }
+        made.then_some(Self { keeper, root })
     }
-    made.then_some((user, made_root))
+
+    /// A keeper whose launch command is `script`, run by root.
+    fn start(&self, script: &str) -> Kept {
+        let args = ["--reuid=0", "sh", "-c", script];
+        Kept::start_as(&self.keeper, &self.root, &args, &[])
+    }
+}
+
+#[test]
+fn a_wrapper_that_cannot_be_seen_hides_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(strangers) = Strangers::new(directory.path(), true) else {
+        return;
+    };
+    // As the wrapper of a cluster that is set-user-id and waits for its command.
+    let mut kept =
+        strangers.start("setpriv --reuid=65534 sh -c 'echo ready; exec sleep 600'; exit 5");
+    kept.expect_started();
+    kept.line();
+    let began = Instant::now();
+    kept.keeper().end();
+    kept.expect(Report::Ended(Status::Code(5)));
+    kept.expect_done();
+    assert!(began.elapsed() < GRACE);
 }
 
 #[test]
 fn what_cannot_be_killed_is_given_up() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let Some((user, made_root)) = unkillable(directory.path()) else {
+    let Some(strangers) = Strangers::new(directory.path(), false) else {
         return;
     };
-    let args = [made_root.as_os_str(), OsStr::new("--reuid=0")];
-    let args = args
-        .into_iter()
-        .chain(["sh", "-c", "echo ready; exec sleep 600"].map(OsStr::new));
-    let args: Vec<OsString> = args.map(OsStr::to_owned).collect();
-    let mut kept = Kept::start_as(&user, &args[0], &args[1..], &[]);
+    let mut kept = strangers.start("echo ready; exec sleep 600");
     kept.expect_started();
     kept.line();
     let began = Instant::now();

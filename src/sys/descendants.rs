@@ -195,6 +195,7 @@ impl Tree<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn pid(number: i32) -> Pid {
         Pid::from_raw(number).expect("a pid")
@@ -259,6 +260,55 @@ mod tests {
     fn a_loop_of_stale_parents_ends() {
         let table = [(10, 21, 10), (20, 10, 10), (21, 20, 10)];
         assert_eq!(selected(&table, Some(10), &[]), [20, 21]);
+    }
+
+    /// Whether `number` is a descendant: by looking at all that is above it.
+    fn is_below(
+        table: &[(i32, i32, i32)],
+        number: i32,
+        session: Option<i32>,
+        except: &[i32],
+    ) -> bool {
+        let entry = |number| table.iter().find(|entry| entry.0 == number);
+        let mut above = Vec::new();
+        let mut next = Some(number);
+        let mut below_root = false;
+        while let Some(&(number, parent, _)) = next.and_then(entry)
+            && !above.contains(&number)
+        {
+            above.push(number);
+            below_root |= parent == 10;
+            next = Some(parent);
+        }
+        let is_member = |&number: &i32| {
+            number != 10 && session.is_some() && entry(number).map(|entry| entry.2) == session
+        };
+        let is_left_out = above.iter().any(|number| except.contains(number));
+        number != 10 && !is_left_out && (below_root || above.iter().any(is_member))
+    }
+
+    proptest! {
+        /// Whoever is whose parent: exactly the descendants are found, each once, and, where their
+        /// numbers tell the truth, behind its parent.
+        #[test]
+        fn the_selection_is_that_of_a_look_upwards(
+            table in proptest::collection::btree_map(1..16, (0..16, 9..13), 0..16),
+            session in proptest::option::of(9..13),
+            except in proptest::collection::vec(1..16, 0..3),
+        ) {
+            let table: Vec<_> = table.into_iter().map(|(n, (parent, session))| (n, parent, session)).collect();
+            let found = selected(&table, session, &except);
+            let expected = table.iter().map(|entry| entry.0).filter(|&n| is_below(&table, n, session, &except));
+            let mut sorted = found.clone();
+            sorted.sort();
+            prop_assert_eq!(sorted, expected.collect::<Vec<_>>());
+            if session.is_none() {
+                for (index, number) in found.iter().enumerate() {
+                    let parent = table.iter().find(|entry| entry.0 == *number).expect("in the table").1;
+                    prop_assert!(parent == 10 || found[..index].contains(&parent));
+                }
+            }
+        }
     }
 
     #[test]

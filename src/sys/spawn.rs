@@ -175,6 +175,9 @@ mod tests {
 
     #[test]
     fn mask_and_limit_are_given_back() {
+        // A soft limit below the hard one, whatever this test was started with.
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
+        setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).expect("lowered");
         let inherited = Inherited::capture().expect("captured");
         let terms = Terms {
             inherited: &inherited,
@@ -184,7 +187,7 @@ mod tests {
         };
         let script = "grep SigBlk /proc/self/status; ulimit -n; ulimit -Hn";
         let before = seen(terms, script);
-        inherited.raise_open_files().expect("raised");
+        assert_eq!(inherited.raise_open_files().expect("raised"), hard);
         [Signal::SIGTERM, Signal::SIGUSR1]
             .into_iter()
             .collect::<SigSet>()
