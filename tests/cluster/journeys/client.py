@@ -154,15 +154,17 @@ class Session:
         What ends a session waits for this first: a process that is forked in the very moment of the kill is
         Slurm's to find, and without cgroups it may not.
         """
-        sleep = f"180.0{self.ident}"
-        eventually(20, "the script has not come to its last loop", lambda: any(p.argv[-1] == sleep for p in processes(self.user)))
+        eventually(20, "the script has not come to its last loop", self._is_settled)
+
+    def _is_settled(self):
+        return any(p.argv[-1] == f"180.0{self.ident}" for p in processes(self.user))
 
     # ── ends ────────────────────────────────────────────────────────────────────────────────────────
 
     def hang_up(self):
         """The client is gone without a word."""
-        if self.ports and self.ssh.poll() is None and self.wrapper():
-            self.settled()
+        if self.ports:
+            eventually(20, "the script has not come to its last loop", lambda: self._is_settled() or not self.wrapper())
         self.ssh.kill()
         self.ssh.wait()
         if not self.ssh.stdin.closed:

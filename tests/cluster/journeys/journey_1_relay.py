@@ -65,15 +65,35 @@ def bytes_both_ways():
 
 @journey(1)
 def four_hundred_connections():
-    """400 connections that are open at the same time, and each works."""
+    """400 connections that are open at the same time, and each works; afterwards none is left in the proxy."""
+    def open_one(_):
+        # Answered before the next one: so no more are on their way at once than a small backlog holds.
+        peer = session.connect()
+        peer.sendall(b"ECHO\nx")
+        check(socks.exactly(peer, 1) == b"x", "the first byte's echo is another")
+        return peer
+
     with Session() as session:
         session.start()
+        with ThreadPoolExecutor(8) as pool:
+            open_ones = list(pool.map(open_one, range(400)))
         with ThreadPoolExecutor(40) as pool:
-            open_ones = list(pool.map(lambda _: session.connect(), range(400)))
-            list(pool.map(lambda pair: socks.echo(pair[1], 4096, pair[0]), enumerate(open_ones)))
+            list(pool.map(lambda pair: socks.echo_on(pair[1], 4096, pair[0], b"x"), enumerate(open_ones)))
         serves_from_the_job(session)
         sockets = lambda: sum(1 for fd in session.proxy_files() if fd.startswith("socket:"))
         eventually(10, lambda: f"{sockets()} sockets are open in the proxy after 400 connections", lambda: sockets() < 40)
+
+
+@journey(1)
+def a_burst_of_connections():
+    """400 connections in one burst, with a backlog that holds them: none is lost."""
+    # With a backlog that is too small the kernel falls back to SYN cookies and resets some of those that it had
+    # already called connected; no program can see that.
+    with Session("--backlog=1024") as session:
+        session.start()
+        with ThreadPoolExecutor(40) as pool:
+            burst = list(pool.map(lambda _: session.connect(), range(400)))
+            list(pool.map(lambda pair: socks.echo(pair[1], 4096, pair[0]), enumerate(burst)))
 
 
 @journey(1)
@@ -82,8 +102,7 @@ def cursor_second_server_on_loopback():
     with Session(form=cursor("127.0.0.1")) as session:
         multiplex, code = session.start()
         socks.http(session.connect(code))
-        with session.connect(multiplex) as peer:
-            check(not socks.rest_or_reset(peer), "bytes came from a server that cannot be reached")
+        check(not socks.all_of(session, multiplex), "bytes came from a server that cannot be reached")
         session.err.expect(r"(?i)refused")
         session.err.expect(r"(?i)loopback")
         socks.http(session.connect(code))

@@ -45,11 +45,12 @@ def rest(peer):
     return b"".join(blocks)
 
 
-def rest_or_reset(peer):
-    """The same of a connection that may be reset instead of closed."""
+def all_of(session, port):
+    """Everything that a new connection brings where it is expected to be closed, at whatever point of its opening."""
     try:
-        return rest(peer)
-    except ConnectionResetError:
+        with session.connect(port) as peer:
+            return rest(peer)
+    except (ConnectionRefusedError, ConnectionResetError):
         return b""
 
 
@@ -64,9 +65,14 @@ def http(peer, path="/"):
 
 def echo(peer, size, seed):
     """`size` bytes there and back at the same time, half-close, checksum."""
+    peer.sendall(b"ECHO\n")
+    echo_on(peer, size, seed)
+
+
+def echo_on(peer, size, seed, before=b""):
+    """The same on a connection that echoes already; `before` is what was echoed there."""
     data = random.Random(seed).randbytes(size)
     with peer:
-        peer.sendall(b"ECHO\n")
         got, sent = bytearray(), 0
         # A window that no buffer on the way can hold up: write a block, read what came.
         while sent < size:
@@ -77,8 +83,10 @@ def echo(peer, size, seed):
                 got += block
         peer.shutdown(socket.SHUT_WR)
         got += rest(peer)
-    check(bytes(got[:size]) == data, "the echo is not what was sent")
-    check(got[size:].decode() == hashlib.sha256(data).hexdigest(), f"the server's checksum differs, or its half-close came early: {bytes(got[size:])!r}")
+    same = next((at for at, (a, b) in enumerate(zip(got, data)) if a != b), min(len(got), size))
+    check(same == size, f"the echo of {size} bytes is right up to {same}; {len(got)} bytes came, then {bytes(got[same:same + 80])!r}")
+    sum_of = hashlib.sha256(before + data).hexdigest()
+    check(got[size:].decode() == sum_of, f"the server's checksum differs, or its half-close came early: {bytes(got[size:])!r}")
 
 
 def sink(peer, size, seed):
