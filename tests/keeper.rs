@@ -402,7 +402,12 @@ fn its_private_memory_is_small() {
     File::open(PROXY)
         .and_then(|file| file.sync_all())
         .expect("written back");
-    let mut kept = Kept::shell("read -r");
+    // The environment is a part of it that is not its own.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let bare = directory.path().join("bare");
+    let script = format!("#!/bin/sh\nexec env -i PATH=\"$PATH\" {PROXY} \"$@\"\n");
+    write_script(&bare, &script);
+    let mut kept = Kept::start_as(&bare, "sh", &["-c", "read -r line"], &[]);
     kept.expect_started();
     kept.stdin = None;
     kept.expect(Report::Ended(Status::Code(1)));
