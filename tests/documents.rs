@@ -107,7 +107,7 @@ fn links_lead_somewhere() {
 #[test]
 fn readme_has_the_two_commands_and_they_exist() {
     let readme = read("README.md");
-    assert!(readme.contains("\n    cargo run --release -- --self-test\n"));
+    assert!(readme.contains("\n    cargo run --release -- --self-test -- bash\n"));
     assert!(readme.contains("\n    tests/run\n"));
     assert!(
         Path::new(env!("CARGO_MANIFEST_DIR"))
