@@ -483,6 +483,38 @@ fn without_descriptors_accepting_pauses_and_goes_on() {
 }
 
 #[test]
+fn connections_wait_for_a_descriptor_that_somebody_else_has_taken() {
+    const COUNT: u8 = 12;
+    // The proxy counts on the limit that it was started with; now it is lowered under its feet, to
+    // room for a few connections.
+    let (mut session, server, port) = session_of(Program::proxy().args(["-b", "64"]));
+    let pid = rustix::process::Pid::from_raw(session.pid().cast_signed());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", session.pid())).expect("the proxy runs");
+    let limit = Some(open.count() as u64 + 5);
+    let lowered = rustix::process::Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, lowered).expect("lowered");
+    let mut clients: Vec<Option<TcpStream>> = Vec::new();
+    for number in 0..COUNT {
+        let mut client = connect(port);
+        client.write_all(&[number]).expect("write");
+        clients.push(Some(client));
+    }
+    for _ in 0..COUNT {
+        let peer = server.accept();
+        let number = read_exactly(&peer, 1)[0];
+        drop(peer);
+        let client = clients[usize::from(number)].take().expect("each once");
+        assert_eq!(read_all(&client), b"");
+    }
+    session.send("exit 0\n");
+    let told = String::from_utf8(session.wait_for_code(0).stderr).expect("text");
+    assert_eq!(told.matches("accepting pauses").count(), 1, "{told}");
+}
+
+#[test]
 fn nothing_wakes_up_while_nothing_happens() {
     let (mut session, server, port) =
         session_of(Program::proxy().args(["-b", "20"]).open_files(70));

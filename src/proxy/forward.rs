@@ -1,13 +1,15 @@
 //! The connections: accepted, parked until the node is known, connected, relayed, closed.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+use log::Level;
 
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::{Close, Pool};
-use crate::sys::tcp;
+use crate::sys::tcp::{self, Unconnected};
 
 use super::backend::Backend;
 use super::door::Door;
@@ -41,6 +43,8 @@ enum Stage {
     /// Unread, until the node and the port are known.
     Parked {
         client: End,
+        /// The socket for the other end: a client is only taken where there is one.
+        spare: Option<Unconnected>,
     },
     /// Under way to the address with the index `attempt`.
     Connecting {
@@ -57,10 +61,15 @@ pub(super) struct Forwards {
     table: Vec<Option<Forward>>,
     vacant: Vec<usize>,
     /// Those of one turn that have not been let in yet; empty between turns.
-    fresh: Vec<(TcpStream, SocketAddr)>,
+    fresh: Vec<(TcpStream, SocketAddr, Unconnected)>,
+    /// For the other end of the next one. With it in hand before a client is taken, no client ever
+    /// waits for a descriptor that other clients hold.
+    spare: Option<Unconnected>,
     most: usize,
     accepted: u64,
     paused: bool,
+    /// The log has said that descriptors ran out.
+    exhaustion_told: bool,
 }
 
 /// What the connections need of the proxy.
@@ -85,9 +94,12 @@ impl Forwards {
             table: Vec::with_capacity(most),
             vacant: Vec::new(),
             fresh: Vec::new(),
+            // One that cannot be had now is asked for again with the first client.
+            spare: tcp::unconnected(Ipv4Addr::UNSPECIFIED.into()).ok(),
             most,
             accepted: 0,
             paused: false,
+            exhaustion_told: false,
         }
     }
 
@@ -109,14 +121,16 @@ impl Forwards {
         };
         let mut fresh = std::mem::take(&mut self.fresh);
         for _ in 0..room {
-            match tcp::accept(&listener.socket) {
-                Ok(client) => fresh.push(client),
+            match self.take(&listener.socket, net.backend) {
+                Ok(taken) => fresh.push(taken),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     net.reactor.read_blocked(token);
                     break;
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    log::warn!("accepting pauses: {error}");
+                    let told = std::mem::replace(&mut self.exhaustion_told, true);
+                    let level = if told { Level::Debug } else { Level::Warn };
+                    log::log!(level, "accepting pauses: {error}");
                     self.paused = true;
                     net.deadlines
                         .set(Owner::Accept, Some(Instant::now() + PAUSE));
@@ -126,14 +140,38 @@ impl Forwards {
                 Err(error) => log::debug!("cannot accept a connection: {error}"),
             }
         }
-        for (client, peer) in fresh.drain(..) {
+        for (client, peer, spare) in fresh.drain(..) {
             if net.door.admits(&client, peer, ours) {
-                self.admit(client, peer, index, net);
+                self.admit(client, peer, spare, index, net);
+            } else {
+                self.spare = Some(spare);
             }
         }
         self.fresh = fresh;
         if !self.paused && self.open() < self.most && net.reactor.ready(token).read {
             net.reactor.wake(token);
+        }
+    }
+
+    /// The next connection of `listener`, with a socket for its other end.
+    fn take(
+        &mut self,
+        listener: &OwnedFd,
+        backend: &Backend,
+    ) -> io::Result<(TcpStream, SocketAddr, Unconnected)> {
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => {
+                let likely = backend.addresses().first().copied();
+                tcp::unconnected(likely.unwrap_or(Ipv4Addr::UNSPECIFIED.into()))?
+            }
+        };
+        match tcp::accept(listener) {
+            Ok((client, peer)) => Ok((client, peer, spare)),
+            Err(error) => {
+                self.spare = Some(spare);
+                Err(error)
+            }
         }
     }
 
@@ -181,7 +219,7 @@ impl Forwards {
                     self.close(index, close, net);
                 }
             }
-            Stage::Parked { client } | Stage::Connecting { client, .. }
+            Stage::Parked { client, .. } | Stage::Connecting { client, .. }
                 if net.reactor.ready(client.1).write_closed =>
             {
                 self.close(index, Close::Orderly, net);
@@ -227,7 +265,14 @@ impl Forwards {
         self.table[index].as_ref().map(|forward| forward.listener)
     }
 
-    fn admit(&mut self, client: TcpStream, peer: SocketAddr, listener: usize, net: &mut Net<'_>) {
+    fn admit(
+        &mut self,
+        client: TcpStream,
+        peer: SocketAddr,
+        spare: Unconnected,
+        listener: usize,
+        net: &mut Net<'_>,
+    ) {
         let index = self.vacant.last().copied().unwrap_or(self.table.len());
         let token = match net.reactor.register(client.as_fd(), Source::Client(index)) {
             Ok(token) => token,
@@ -241,6 +286,7 @@ impl Forwards {
         log::debug!("#{number} accepted from {peer}");
         let stage = Stage::Parked {
             client: (client, token),
+            spare: Some(spare),
         };
         let forward = Some(Forward {
             number,
@@ -285,7 +331,14 @@ impl Forwards {
             let Some(to) = self.target(index, attempt, net) else {
                 return;
             };
-            let connected = tcp::connect_to(to).and_then(|stream| {
+            let spare = match self.table.get_mut(index) {
+                Some(Some(Forward {
+                    stage: Stage::Parked { spare, .. },
+                    ..
+                })) => spare.take(),
+                _ => None,
+            };
+            let connected = tcp::connect_to(to, spare).and_then(|stream| {
                 let token = net
                     .reactor
                     .register(stream.as_fd(), Source::Server(index))?;
@@ -330,7 +383,10 @@ impl Forwards {
         let (next, began) = (attempt + 1, *began);
         net.reactor.forget(server.1);
         net.deadlines.set(Owner::Connect(index), None);
-        self.restage(index, |client| Stage::Parked { client });
+        self.restage(index, |client| Stage::Parked {
+            client,
+            spare: None,
+        });
         if next < net.backend.addresses().len() {
             self.attempt(index, next, began, net);
         } else {
@@ -376,7 +432,7 @@ impl Forwards {
     fn restage(&mut self, index: usize, stage: impl FnOnce(End) -> Stage) {
         if let Some(mut forward) = self.table[index].take() {
             forward.stage = match forward.stage {
-                Stage::Parked { client } | Stage::Connecting { client, .. } => stage(client),
+                Stage::Parked { client, .. } | Stage::Connecting { client, .. } => stage(client),
                 relaying @ Stage::Relaying(_) => relaying,
             };
             self.table[index] = Some(forward);
@@ -424,7 +480,7 @@ impl Forwards {
         self.vacant.push(index);
         net.deadlines.set(Owner::Connect(index), None);
         let ends = match forward.stage {
-            Stage::Parked { client } => [Some(client), None],
+            Stage::Parked { client, .. } => [Some(client), None],
             Stage::Connecting { client, server, .. } => [Some(client), Some(server)],
             Stage::Relaying(transfer) => {
                 let (up, down) = transfer.carried();

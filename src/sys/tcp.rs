@@ -54,12 +54,32 @@ pub fn accept(listener: impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((stream.into(), peer))
 }
 
-/// Begins to connect to `to`; writable means done, see [`connected`].
+/// A socket that is not connected yet: the descriptor is there already.
+#[derive(Debug)]
+pub struct Unconnected {
+    socket: OwnedFd,
+    is_ipv4: bool,
+}
+
+/// A socket for a connection to an address of the family of `ip`.
+///
+/// # Errors
+/// Of socket(2).
+pub fn unconnected(ip: IpAddr) -> io::Result<Unconnected> {
+    let (socket, is_ipv4) = (open(ip)?, ip.is_ipv4());
+    Ok(Unconnected { socket, is_ipv4 })
+}
+
+/// Begins to connect to `to`, with `spare` where it is of the right family; writable means done, see
+/// [`connected`].
 ///
 /// # Errors
 /// Those of socket(2), and of connect(2) where it fails at once.
-pub fn connect_to(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = open(to.ip())?;
+pub fn connect_to(to: SocketAddr, spare: Option<Unconnected>) -> io::Result<TcpStream> {
+    let socket = match spare.filter(|spare| spare.is_ipv4 == to.is_ipv4()) {
+        Some(spare) => spare.socket,
+        None => open(to.ip())?,
+    };
     match connect(&socket, &to) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
         Err(errno) => return Err(errno.into()),
@@ -151,10 +171,10 @@ mod tests {
     #[test]
     fn a_refused_connection_says_so_and_a_good_one_stands() {
         let (socket, at) = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 8).unwrap();
-        let stream = connect_to(at).unwrap();
+        let stream = connect_to(at, None).unwrap();
         assert_eq!(connected(&stream).unwrap(), Some(()));
         drop(socket);
-        let refused = connect_to(at).and_then(|stream| connected(&stream));
+        let refused = connect_to(at, None).and_then(|stream| connected(&stream));
         assert_eq!(
             refused.unwrap_err().kind(),
             io::ErrorKind::ConnectionRefused
