@@ -302,6 +302,7 @@ fn port(digits: &[u8], has_host: bool) -> Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::slices::cut;
     use proptest::prelude::*;
 
     /// What the client gets when every address is answered with port 9, and what was learnt.
@@ -458,15 +459,7 @@ mod tests {
             cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
         ) {
             let text = parts.concat().into_bytes();
-            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
-            ends.sort_unstable();
-            let mut slices = Vec::new();
-            let mut start = 0;
-            for end in ends.into_iter().chain([text.len()]) {
-                slices.push(&text[start..end]);
-                start = end;
-            }
-            prop_assert_eq!(answered(&slices), answered(&[&text]));
+            prop_assert_eq!(answered(&cut(&text, &cuts)), answered(&[&text]));
         }
     }
 }

@@ -264,6 +264,7 @@ fn parse(line: &[u8]) -> Option<ProbeAnswer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::slices::cut;
     use proptest::prelude::*;
 
     fn probe() -> Probe {
@@ -394,15 +395,7 @@ mod tests {
             cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
         ) {
             let text = parts.concat().into_bytes();
-            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
-            ends.sort_unstable();
-            let mut slices = Vec::new();
-            let mut start = 0;
-            for end in ends.into_iter().chain([text.len()]) {
-                slices.push(&text[start..end]);
-                start = end;
-            }
-            prop_assert_eq!(filtered(&slices), filtered(&[&text]));
+            prop_assert_eq!(filtered(&cut(&text, &cuts)), filtered(&[&text]));
         }
     }
 }

@@ -12,7 +12,7 @@ pub mod outbound;
 pub mod relay;
 pub mod session;
 mod shell_reference;
-mod slices;
+pub(crate) mod slices;
 pub mod sock_diag;
 pub mod stat;
 

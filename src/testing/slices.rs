@@ -34,3 +34,20 @@ impl<'a> Slices<'a> {
         })
     }
 }
+
+/// The slices of `text` between these places, in their order. Some may be empty.
+#[cfg(test)]
+pub(crate) fn cut<'t>(text: &'t [u8], places: &[proptest::sample::Index]) -> Vec<&'t [u8]> {
+    let mut ends: Vec<usize> = places
+        .iter()
+        .map(|place| place.index(text.len() + 1))
+        .collect();
+    ends.sort_unstable();
+    let mut start = 0;
+    let mut slices = Vec::new();
+    for end in ends.into_iter().chain([text.len()]) {
+        slices.push(&text[start..end]);
+        start = end;
+    }
+    slices
+}
