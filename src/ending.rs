@@ -93,7 +93,7 @@ impl Display for JobId {
 /// What signals are sent in one pass over the descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// SIGTERM to all but a salloc whose command runs.
+    /// SIGTERM to all but a salloc whose command runs, or that was just signalled.
     Terminate,
     /// SIGTERM to the sallocs that were spared.
     TerminateRest,

@@ -30,6 +30,10 @@ pub struct Below {
     pub job: Option<JobId>,
     /// Children of ours which are none of the launch command's: spared, with all below them.
     pub except: Vec<Pid>,
+    /// Whether the launch command has just got its death signal. A salloc that gets a second signal
+    /// while it handles the first may leave without withdrawing its request (measured, Slurm 22.05:
+    /// three of sixteen), so it is given time.
+    pub hung_up: bool,
 }
 
 /// The launch command's state.
@@ -258,7 +262,7 @@ impl Ender {
                 Pass::Kill => &[Signal::KILL],
                 _ if self.told.contains(&process.identity) => continue,
                 Pass::Terminate | Pass::TerminateOrphans
-                    if process.is_salloc && has_command(process) =>
+                    if process.is_salloc && (self.below.hung_up || has_command(process)) =>
                 {
                     continue;
                 }

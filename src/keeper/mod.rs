@@ -250,6 +250,7 @@ impl Process {
                 session: Some(getpid()),
                 job: self.job,
                 except: Vec::new(),
+                hung_up: false,
             };
             self.ender = Some(Ender::begin(Instant::now(), below, self.inherited));
         }

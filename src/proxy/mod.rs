@@ -387,6 +387,7 @@ impl Proxy {
             session: Some(self.keeper.pid()),
             job: self.job,
             except: self.backend.helper().into_iter().collect(),
+            hung_up: true,
         };
         self.orphans = Some(Ender::begin(now, below, self.inherited));
         self.reap(now);
