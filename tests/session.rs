@@ -397,6 +397,26 @@ fn when_the_keeper_is_killed_what_is_hard_to_end_ends_too() {
     expect_end_by_kill(session, KEEPER_LOST);
 }
 
+/// A salloc that waits in the queue, without a child, and takes a moment for withdrawing its request.
+const WAITING_SALLOC: &str = r#"#!/bin/bash
+mkfifo "$HOME/nothing"
+exec 3<> "$HOME/nothing"
+trap 'echo TERM' TERM
+trap 'echo HUP; read -rt 0.5 -u 3; exit' HUP
+echo waiting
+read -r -u 3
+"#;
+
+#[test]
+fn when_the_keeper_is_killed_a_salloc_that_waits_is_signalled_once() {
+    let program = Program::proxy().logged();
+    let mut session = program.stand_in("salloc", WAITING_SALLOC).start();
+    session.expect_line("waiting");
+    send_signal(keeper(&session).pid, Signal::SIGKILL);
+    let end = session.wait_for_code(KEEPER_LOST.into());
+    assert_eq!(String::from_utf8_lossy(&end.stdout), "waiting\nHUP\n");
+}
+
 #[test]
 fn when_the_keeper_is_ended_by_somebody_else_the_session_ends() {
     let cluster = Slurm::new();
