@@ -9,7 +9,8 @@
 //! ```text
 //! bin/*
 //! proxy   selftest   keeper   cleanup
-//! launch   reactor   logging   sys              system calls live here and above
+//! transfer   launch
+//! reactor   logging   sys                       system calls live here and above
 //! session   intercept   relay   ending   process_tree   options   age   pure
 //! admission                                               pure
 //! ```
@@ -36,3 +37,4 @@ pub mod session;
 pub mod sys;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod testing;
+pub mod transfer;

@@ -10,11 +10,11 @@ use log::Level;
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::{Close, Pool};
 use crate::sys::tcp::{self, Unconnected};
+use crate::transfer::{End, Means, Pipes, Transfer};
 
 use super::backend::Backend;
 use super::door::Door;
 use super::listeners::Listeners;
-use super::transfer::{End, Means, Pipes, Transfer};
 use super::{Owner, Source};
 
 /// Most connections at a time; beyond it they wait in the listener's backlog.

@@ -13,7 +13,6 @@ mod listeners;
 mod outlet;
 mod sink;
 mod start;
-mod transfer;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -33,6 +32,7 @@ use crate::session::{Event, Session, Wish};
 use crate::sys::reap::{self, Left};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Inherited;
+use crate::transfer::Pipes;
 
 use backend::{Backend, Found};
 use door::Door;
@@ -41,7 +41,6 @@ use inlet::Inlet;
 use listeners::Listeners;
 use outlet::{Outlet, Said};
 use sink::Io;
-use transfer::Pipes;
 
 pub use start::{StartError, start};
 

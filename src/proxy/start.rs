@@ -21,6 +21,7 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Inherited;
 use crate::sys::stdio::{Direction, Stream};
 use crate::sys::{private_file, tcp};
+use crate::transfer::Pipes;
 
 use super::backend::Backend;
 use super::door::{self, Door};
@@ -29,7 +30,6 @@ use super::inlet::Inlet;
 use super::listeners::Listeners;
 use super::outlet::Outlet;
 use super::sink::{Io, Orphan, Sink, Tee};
-use super::transfer::Pipes;
 use super::{Proxy, Source};
 
 /// Most bytes read at one time from a standard stream: a read that empties a whole pipe runs in

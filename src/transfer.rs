@@ -1,4 +1,4 @@
-//! One turn of a connection: the bytes between two TCP sockets.
+//! One turn of a connection: the bytes between two stream sockets.
 //!
 //! A direction reads into the buffer that the whole process shares and writes from there; what the
 //! sink did not take goes into a block of the pool. A direction that reads much twice in a row is
@@ -18,8 +18,6 @@ use crate::relay::{Block, Close, Duplex, Pool, Side, Step};
 use crate::sys::splice::Pipe;
 use crate::sys::tcp;
 
-use super::Source;
-
 /// Reads of much in a row after which a direction counts as bulk.
 const BULK: u8 = 2;
 /// What much is, or a full buffer where that is less. To copy it costs 8 µs; to splice it, the one
@@ -32,11 +30,13 @@ const PIPES: usize = 16;
 /// Idle pipes that are kept.
 const SPARE_PIPES: usize = 4;
 
-/// A socket with its name in the reactor.
-pub(super) type End = (TcpStream, Token);
+/// A connected stream socket with its name in the reactor. (What is used of a `TcpStream` here works
+/// for a Unix socket too.)
+pub type End = (TcpStream, Token);
 
 /// A connected pair of sockets and what is between them.
-pub(super) struct Transfer {
+#[derive(Debug)]
+pub struct Transfer {
     client: End,
     server: End,
     duplex: Duplex,
@@ -45,7 +45,7 @@ pub(super) struct Transfer {
 }
 
 /// How one direction's bytes travel, and those that are under way.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Way {
     left: Left,
     /// Reads of much in a row, counted up to [`BULK`].
@@ -53,7 +53,7 @@ struct Way {
 }
 
 /// Where the bytes are that the sink has not taken yet.
-#[derive(Default)]
+#[derive(Debug, Default)]
 enum Left {
     #[default]
     Nowhere,
@@ -63,8 +63,8 @@ enum Left {
 }
 
 /// The pipes of the process.
-#[derive(Default)]
-pub(super) struct Pipes {
+#[derive(Debug, Default)]
+pub struct Pipes {
     lent: usize,
     idle: Vec<Pipe>,
     /// The kernel has refused once; it is not asked again.
@@ -94,15 +94,21 @@ impl Pipes {
 }
 
 /// What a turn needs of the process.
-pub(super) struct Means<'a> {
-    pub(super) reactor: &'a mut Reactor<Source>,
-    pub(super) pool: &'a mut Pool,
-    pub(super) pipes: &'a mut Pipes,
-    pub(super) scratch: &'a mut [u8],
+#[derive(Debug)]
+pub struct Means<'a, T> {
+    /// Knows the two sockets.
+    pub reactor: &'a mut Reactor<T>,
+    /// Blocks of the size of `scratch`.
+    pub pool: &'a mut Pool,
+    /// For bulk.
+    pub pipes: &'a mut Pipes,
+    /// The buffer that every read goes through.
+    pub scratch: &'a mut [u8],
 }
 
 impl Transfer {
-    pub(super) fn new(client: End, server: End) -> Self {
+    /// A connection whose both ends stand, with nothing under way.
+    pub fn new(client: End, server: End) -> Self {
         let (up, down) = (Way::default(), Way::default());
         Self {
             client,
@@ -114,7 +120,7 @@ impl Transfer {
     }
 
     /// Moves at most one buffer, or one pipe, each way. `Some` when the connection is over.
-    pub(super) fn turn(&mut self, means: &mut Means<'_>) -> Option<Close> {
+    pub fn turn<T: Copy>(&mut self, means: &mut Means<'_, T>) -> Option<Close> {
         let more_up = self.carry(Side::Client, means);
         let more_down = self.carry(Side::Server, means);
         let close = self.duplex.finished();
@@ -125,19 +131,19 @@ impl Transfer {
     }
 
     /// Bytes carried: client to server, server to client.
-    pub(super) fn carried(&self) -> (u64, u64) {
+    pub fn carried(&self) -> (u64, u64) {
         (self.duplex.up.carried(), self.duplex.down.carried())
     }
 
     /// The sockets with their tokens; what was borrowed goes back.
-    pub(super) fn into_ends(mut self, pool: &mut Pool, pipes: &mut Pipes) -> [End; 2] {
+    pub fn into_ends(mut self, pool: &mut Pool, pipes: &mut Pipes) -> [End; 2] {
         self.up.give_back(pool, pipes);
         self.down.give_back(pool, pipes);
         [self.client, self.server]
     }
 
     /// The direction that reads from `side`; whether it could go on after this turn.
-    fn carry(&mut self, side: Side, means: &mut Means<'_>) -> bool {
+    fn carry<T: Copy>(&mut self, side: Side, means: &mut Means<'_, T>) -> bool {
         let (source, sink, way) = match side {
             Side::Client => (&self.client, &self.server, &mut self.up),
             Side::Server => (&self.server, &self.client, &mut self.down),
@@ -173,13 +179,13 @@ impl Transfer {
 
 impl Way {
     /// Takes from `source` what it has, up to one buffer or pipe.
-    fn read(
+    fn read<T: Copy>(
         &mut self,
         side: Side,
         source: &End,
         sink: &End,
         duplex: &mut Duplex,
-        means: &mut Means<'_>,
+        means: &mut Means<'_, T>,
     ) {
         if self.much >= BULK
             && matches!(self.left, Left::Nowhere)
@@ -213,13 +219,13 @@ impl Way {
         }
     }
 
-    fn read_buffer(
+    fn read_buffer<T: Copy>(
         &mut self,
         side: Side,
         source: &End,
         sink: &End,
         duplex: &mut Duplex,
-        means: &mut Means<'_>,
+        means: &mut Means<'_, T>,
     ) {
         let peeks = !means.pool.can_lend();
         let read = retry(|| match peeks {
@@ -264,7 +270,13 @@ impl Way {
     }
 
     /// Gives `sink` what is left over, as far as it takes it.
-    fn write(&mut self, side: Side, sink: &End, duplex: &mut Duplex, means: &mut Means<'_>) {
+    fn write<T: Copy>(
+        &mut self,
+        side: Side,
+        sink: &End,
+        duplex: &mut Duplex,
+        means: &mut Means<'_, T>,
+    ) {
         let written = match &mut self.left {
             Left::Block(block) => {
                 let written = write(sink, block.bytes(), means.reactor);
@@ -300,7 +312,7 @@ impl Way {
 }
 
 /// Writes once; a sink that takes less than all is not ready any more.
-fn write(sink: &End, bytes: &[u8], reactor: &mut Reactor<Source>) -> io::Result<usize> {
+fn write<T: Copy>(sink: &End, bytes: &[u8], reactor: &mut Reactor<T>) -> io::Result<usize> {
     match retry(|| (&sink.0).write(bytes)) {
         Ok(taken) => {
             if taken < bytes.len() {
