@@ -3,22 +3,24 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::options::{Request, parse};
+use crate::options::{CommandLine, Request, parse};
 
 /// Reads `data` as arguments separated by NUL. What is accepted is the same when printed and read
 /// again; what is not is explained in one line.
 pub fn check(data: &[u8]) {
-    let args = data
+    let args: Vec<OsString> = data
         .split(|&byte| byte == 0)
-        .map(|arg| OsString::from_vec(arg.to_vec()));
+        .map(|arg| OsString::from_vec(arg.to_vec()))
+        .collect();
+    let line = CommandLine::read(args.iter().cloned());
+    if let Ok(line) = &line {
+        assert_eq!(CommandLine::read(line.to_args()).as_ref(), Ok(line));
+    }
     match parse(args) {
-        Ok(Request::Run(options)) => {
-            assert_eq!(parse(options.to_args()), Ok(Request::Run(options)));
-        }
         Ok(Request::SelfTest(options, again)) => {
             assert_eq!(parse(again), Ok(Request::Run(options)));
         }
-        Ok(Request::Help(_) | Request::Version(_)) => {}
+        Ok(request) => assert_eq!(line.and_then(|line| parse(line.to_args())), Ok(request)),
         Err(error) => {
             let text = error.to_string();
             assert!(

@@ -1,0 +1,67 @@
+//! The text of `--help`, made from the table.
+
+use super::table::{TABLE, Value};
+
+const USAGE: &str = "\
+Usage: vscode-shell-proxy [OPTIONS] [-- COMMAND [ARG...]]
+
+Runs a VS Code Remote-SSH session inside a scheduler's job instead of on the
+login node. Meant as the RemoteCommand of an ssh Host stanza.
+
+COMMAND is launched instead of salloc, verbatim; its standard streams have to
+lead to a shell in the job. It cannot be combined with --group or --salloc-arg.
+
+Options:
+";
+
+/// The text of `--help`, at most 80 columns wide.
+pub fn help() -> String {
+    const COLUMN: usize = 29;
+    let mut text = USAGE.to_owned();
+    for spec in TABLE {
+        let mut left = match spec.short {
+            "" => "      ".to_owned(),
+            short => format!("  -{short}, "),
+        };
+        let names: Vec<String> = spec.names().map(|name| format!("--{name}")).collect();
+        left += &names.join(", ");
+        if spec.value != Value::None {
+            left += &format!(" {}", spec.value.name());
+        }
+        let mut notes = Vec::new();
+        if let Value::Number { min, max } = spec.value {
+            notes.push(format!("{min} to {max}"));
+        }
+        if !spec.default_in_words().is_empty() {
+            notes.push(format!("default: {}", spec.default_in_words()));
+        }
+        if spec.repeatable {
+            notes.push("repeatable".to_owned());
+        }
+        let right = match notes.is_empty() {
+            true => spec.help.to_owned(),
+            false => format!("{} ({})", spec.help, notes.join("; ")),
+        };
+        let mut column = left.len();
+        text += &left;
+        if column >= COLUMN {
+            text.push('\n');
+            column = 0;
+        }
+        text += &" ".repeat(COLUMN - column);
+        column = COLUMN;
+        for word in right.split(' ') {
+            if column > COLUMN && column + 1 + word.len() > 80 {
+                text += &format!("\n{}", " ".repeat(COLUMN));
+                column = COLUMN;
+            } else if column > COLUMN {
+                text.push(' ');
+                column += 1;
+            }
+            text += word;
+            column += word.len();
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,138 @@
+//! What a session is asked to do: one table of options, and everything that follows from it.
+//!
+//! [`table`] is the only place that knows an option's letters, value, bounds and default. Each
+//! source of options yields a list of [`Settings`]: a row of the table, a value, and where it was
+//! said. [`Options`] are made from the whole list, in one place ([`Options::new`]), so that a value is
+//! held to the same rules wherever it comes from, and a complaint names the source.
+
+mod command_line;
+mod help;
+mod merge;
+mod settings;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use bstr::ByteSlice;
+use log::LevelFilter;
+
+use crate::admission::{Admit, Cidr, Rules};
+
+pub use command_line::CommandLine;
+pub use help::help;
+pub use settings::{Origin, Setting, Settings, UsageError};
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Print this on stdout and leave with status 0.
+    Help(String),
+    /// Print this on stdout and leave with status 0.
+    Version(String),
+    /// Relay a session.
+    Run(Box<Options>),
+    /// Play a session against a second copy of the program, to be started with these arguments:
+    /// the given ones without `--self-test`.
+    SelfTest(Box<Options>, Vec<OsString>),
+}
+
+/// A session's options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// What is logged; `None` leaves it to `RUST_LOG`, then to the default (warn).
+    pub verbosity: Option<LevelFilter>,
+    /// Where the log goes instead of stderr; see [`expand_pid`].
+    pub log_file: Option<PathBuf>,
+    /// Where a copy of the shell's input goes; see [`expand_pid`].
+    pub tee_stdin: Option<PathBuf>,
+    /// Where a copy of the client's stdout goes; see [`expand_pid`].
+    pub tee_stdout: Option<PathBuf>,
+    /// Where a copy of the client's stderr goes; see [`expand_pid`].
+    pub tee_stderr: Option<PathBuf>,
+    /// The listener's backlog, 1 to 65535.
+    pub backlog: u32,
+    /// Most bytes read at one time from one stream, 512 to 1048576.
+    pub byte_limit: usize,
+    /// Name or address to bind the listener to; not empty.
+    pub listen_host: String,
+    /// Its port; 0 lets the kernel pick.
+    pub listen_port: u16,
+    /// Whose local connections are relayed.
+    pub admit: Admit,
+    /// From where connections of other machines are relayed.
+    pub admit_from: Vec<Cidr>,
+    /// What to launch.
+    pub launch: LaunchChoice,
+    /// Variables for its environment: names not empty and without `=`, no NUL anywhere. A name
+    /// may occur twice; the later one counts.
+    pub env: Vec<(String, String)>,
+}
+
+/// What to launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaunchChoice {
+    /// `salloc` with these arguments, under a workgroup or not.
+    Salloc {
+        /// The workgroup to submit under.
+        workgroup: Option<String>,
+        /// The arguments, in order.
+        args: Vec<String>,
+    },
+    /// This command, never empty: its program and its arguments, any bytes.
+    Command(Vec<OsString>),
+}
+
+impl Default for Options {
+    /// The options of an empty command line.
+    fn default() -> Self {
+        Options::new(&Settings::built_in(), None).expect("the table's own values are right")
+    }
+}
+
+/// Reads a command line, without the program's name at its front.
+///
+/// # Errors
+/// Wrong use of any kind. A `--` with nothing behind it is wrong use too: the likely cause is an
+/// empty variable, and submitting a plain `salloc` job is not what its author meant.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageError> {
+    let line = CommandLine::read(args)?;
+    if line.settings.count("help") > 0 {
+        return Ok(Request::Help(help()));
+    }
+    if line.settings.count("version") > 0 {
+        return Ok(Request::Version(format!(
+            "vscode-shell-proxy {}\n",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    let mut settings = Settings::built_in();
+    settings.extend(line.settings.iter().cloned());
+    let options = Box::new(Options::new(&settings, line.command.as_deref())?);
+    if settings.count("self-test") > 0 {
+        return Ok(Request::SelfTest(
+            options,
+            line.without("self-test").to_args(),
+        ));
+    }
+    Ok(Request::Run(options))
+}
+
+/// `path` with every `[PID]` replaced by `pid`.
+pub fn expand_pid(path: &Path, pid: u32) -> PathBuf {
+    let expanded = path
+        .as_os_str()
+        .as_bytes()
+        .replace("[PID]", pid.to_string());
+    PathBuf::from(OsString::from_vec(expanded))
+}
+
+impl Options {
+    /// What `--admit` and `--admit-from` mean for a proxy of this user.
+    pub fn admission(&self, own_uid: u32) -> Rules {
+        Rules::new(self.admit, self.admit_from.clone(), own_uid)
+    }
+}

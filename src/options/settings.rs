@@ -1,0 +1,149 @@
+//! Settings: what some source says about an option, and which source that is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::table::{Spec, TABLE, spec};
+
+/// Where a value was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The table.
+    BuiltIn,
+    /// The command line.
+    CommandLine,
+}
+
+/// One value for one option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The option.
+    pub spec: &'static Spec,
+    /// Its value, as it was written; [`Setting::SET`] for a flag.
+    pub value: String,
+    /// Where that was.
+    pub origin: Origin,
+}
+
+impl Setting {
+    /// The value of a flag that is there.
+    pub const SET: &'static str = "yes";
+
+    /// A complaint about this setting, with what would be right.
+    pub(super) fn wrong(&self, why: impl fmt::Display) -> UsageError {
+        UsageError(format!("{self}: {why}"))
+    }
+}
+
+impl fmt::Display for Setting {
+    /// The option as it is written where this setting comes from, and its value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (long, value) = (self.spec.long, &self.value);
+        match self.origin {
+            Origin::BuiltIn => write!(f, "built-in {long} {value:?}"),
+            Origin::CommandLine => write!(f, "--{long} {value:?}"),
+        }
+    }
+}
+
+/// Settings of one source or of several, those that count more behind those that count less.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings(Vec<Setting>);
+
+impl Settings {
+    /// What the table says.
+    pub fn built_in() -> Self {
+        let has_value = |spec: &&Spec| !spec.built_in.is_empty();
+        let setting = |spec: &'static Spec| Setting {
+            spec,
+            value: spec.built_in.to_owned(),
+            origin: Origin::BuiltIn,
+        };
+        TABLE.iter().filter(has_value).map(setting).collect()
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.0.iter()
+    }
+
+    /// What is said about one option, in order.
+    pub fn of(&self, long: &str) -> impl Iterator<Item = &Setting> {
+        let long = spec(long).long;
+        self.iter().filter(move |setting| setting.spec.long == long)
+    }
+
+    /// How many times an option was given.
+    pub fn count(&self, long: &str) -> usize {
+        self.of(long).count()
+    }
+
+    /// Every value of an option, in order.
+    ///
+    /// # Errors
+    /// The first value that is not what the table, and then `T`, expects.
+    pub fn all<T>(&self, long: &str) -> Result<Vec<T>, UsageError>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        let parse = |setting: &Setting| {
+            let value = &setting.value;
+            let checked = setting.spec.value.check(value);
+            checked.map_err(|error| setting.wrong(error))?;
+            value.parse().map_err(|error| setting.wrong(error))
+        };
+        self.of(long).map(parse).collect()
+    }
+
+    /// The last value of an option, if it has one.
+    ///
+    /// # Errors
+    /// As with [`Settings::all`]: a wrong value is none the better for a later one.
+    pub fn last<T>(&self, long: &str) -> Result<Option<T>, UsageError>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        Ok(self.all(long)?.pop())
+    }
+
+    /// The last value of an option that has a built-in one.
+    ///
+    /// # Errors
+    /// As with [`Settings::last`], and where the built-in settings are missing.
+    pub fn one<T>(&self, long: &str) -> Result<T, UsageError>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        let last = self.last(long)?;
+        last.ok_or_else(|| UsageError(format!("{long} has no value")))
+    }
+}
+
+impl FromIterator<Setting> for Settings {
+    fn from_iter<I: IntoIterator<Item = Setting>>(settings: I) -> Self {
+        Self(settings.into_iter().collect())
+    }
+}
+
+impl Extend<Setting> for Settings {
+    fn extend<I: IntoIterator<Item = Setting>>(&mut self, settings: I) {
+        self.0.extend(settings);
+    }
+}
+
+/// Wrong use, as one line that names the option, the value, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Wrong use that is no matter of a single value.
+pub(super) fn wrong<T>(text: impl Into<String>) -> Result<T, UsageError> {
+    Err(UsageError(text.into()))
+}

@@ -1,0 +1,278 @@
+//! Every option of the proxy, once: letters, names, value, bounds, default, help.
+//!
+//! Letters and meanings are those of the Python original, so that an existing `RemoteCommand`
+//! line works with the program's name alone.
+
+/// What an option's value has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// The option is a flag.
+    None,
+    /// Anything.
+    Any(&'static str),
+    /// Not empty, and no `-` at its beginning: that is the next option, after a forgotten value.
+    Word(&'static str),
+    /// A whole number from `min` to `max`.
+    Number {
+        /// The least that is accepted.
+        min: u32,
+        /// The most that is accepted.
+        max: u32,
+    },
+}
+
+impl Value {
+    /// The value's name in help and messages; empty for a flag.
+    pub fn name(self) -> &'static str {
+        match self {
+            Value::None => "",
+            Value::Any(name) | Value::Word(name) => name,
+            Value::Number { .. } => "N",
+        }
+    }
+
+    /// Is `text` of this kind?
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn check(self, text: &str) -> Result<(), String> {
+        match self {
+            Value::None | Value::Any(_) => Ok(()),
+            Value::Word(name) if text.is_empty() || text.contains('\0') => {
+                Err(format!("{name} must not be empty"))
+            }
+            Value::Word(name) if text.starts_with('-') => Err(format!(
+                "{name} is expected, and it must not begin with - (a path may begin with ./)"
+            )),
+            Value::Word(_) => Ok(()),
+            Value::Number { min, max } => match text.parse::<u32>() {
+                Ok(number) if (min..=max).contains(&number) => Ok(()),
+                _ => Err(format!("a whole number from {min} to {max} is expected")),
+            },
+        }
+    }
+}
+
+/// One option.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The letter, or empty.
+    pub short: &'static str,
+    /// The long name, by which the program knows the option.
+    pub long: &'static str,
+    /// Further long names.
+    pub aliases: &'static [&'static str],
+    /// What the value has to be.
+    pub value: Value,
+    /// The value that holds without the option; empty where there is none.
+    pub built_in: &'static str,
+    /// What holds without the option, in words, where `built_in` alone does not say it.
+    pub default: &'static str,
+    /// Does it add up when repeated? The others take their last value.
+    pub repeatable: bool,
+    /// The line in `--help`, without bounds and default.
+    pub help: &'static str,
+    /// What the manual says beyond `help`.
+    pub paragraph: &'static str,
+}
+
+/// A row to start from, so that the table shows only what an option has.
+const PLAIN: Spec = Spec {
+    short: "",
+    long: "",
+    aliases: &[],
+    value: Value::None,
+    built_in: "",
+    default: "",
+    repeatable: false,
+    help: "",
+    paragraph: "",
+};
+
+/// Every option, in the order of the help text.
+pub const TABLE: &[Spec] = &[
+    Spec {
+        short: "h",
+        long: "help",
+        help: "print this help and exit",
+        ..PLAIN
+    },
+    Spec {
+        short: "V",
+        long: "version",
+        help: "print name and version and exit",
+        ..PLAIN
+    },
+    Spec {
+        short: "v",
+        long: "verbose",
+        repeatable: true,
+        help: "log one step more: off, error, warn, info, debug, trace",
+        default: "warn, or what RUST_LOG says",
+        paragraph: "May be given several times, and together with --quiet. RUST_LOG counts only \
+                    where neither of the two is given.",
+        ..PLAIN
+    },
+    Spec {
+        short: "q",
+        long: "quiet",
+        repeatable: true,
+        help: "log one step less",
+        ..PLAIN
+    },
+    Spec {
+        short: "l",
+        long: "log-file",
+        value: Value::Word("PATH"),
+        default: "stderr",
+        help: "log to this file; [PID] becomes the process id",
+        paragraph: "The file is created with mode 0600 or appended to. It must be a regular file \
+                    of the user. Quote [PID] in a RemoteCommand: zsh, csh and tcsh take it for a \
+                    pattern.",
+        ..PLAIN
+    },
+    Spec {
+        short: "0",
+        long: "tee-stdin",
+        value: Value::Word("PATH"),
+        help: "copy what the shell in the job gets on stdin to this file",
+        paragraph: "Byte for byte, as its reader gets it; [PID] and mode as with --log-file. A \
+                    copy that fails (disk full) ends, the session goes on. The copy holds the \
+                    session's tokens.",
+        ..PLAIN
+    },
+    Spec {
+        short: "1",
+        long: "tee-stdout",
+        value: Value::Word("PATH"),
+        help: "copy what the client gets on stdout to this file",
+        paragraph: "As --tee-stdin.",
+        ..PLAIN
+    },
+    Spec {
+        short: "2",
+        long: "tee-stderr",
+        value: Value::Word("PATH"),
+        help: "copy what the client gets on stderr to this file",
+        paragraph: "As --tee-stdin.",
+        ..PLAIN
+    },
+    Spec {
+        short: "b",
+        long: "backlog",
+        value: Value::Number { min: 1, max: 65535 },
+        built_in: "8",
+        help: "connections that may wait to be accepted, see listen(2)",
+        paragraph: "The kernel lowers it to net.core.somaxconn.",
+        ..PLAIN
+    },
+    Spec {
+        short: "B",
+        long: "byte-limit",
+        value: Value::Number {
+            min: 512,
+            max: 1048576,
+        },
+        // Measured (`cargo bench --bench relay sweep`): where the relay reads and writes, a GB costs
+        // 1.6 s of CPU time with 4 KiB, the original's, 0.5 s with 64 KiB, 0.3 s with 256 KiB and
+        // no less with 1 MiB, whose long turns starve other connections. The buffer is the
+        // process's only one, and of its pages only those that a read has filled are memory.
+        built_in: "262144",
+        help: "most bytes read at one time from one stream",
+        paragraph: "All streams share one buffer of this size.",
+        ..PLAIN
+    },
+    Spec {
+        short: "H",
+        long: "listen-host",
+        value: Value::Word("HOST"),
+        built_in: "127.0.0.1",
+        help: "where the client-facing listener binds: a name (IPv4 first) or an address",
+        paragraph: "Remote-SSH always dials 127.0.0.1 on the login node; a listener that is not \
+                    reached there is warned about.",
+        ..PLAIN
+    },
+    Spec {
+        short: "p",
+        long: "listen-port",
+        value: Value::Number { min: 0, max: 65535 },
+        built_in: "0",
+        default: "0, which lets the kernel pick",
+        help: "the listener's port",
+        paragraph: "Further listeners of the same session always get a port from the kernel.",
+        ..PLAIN
+    },
+    Spec {
+        long: "admit",
+        value: Value::Word("WHO"),
+        built_in: "self",
+        help: "whose local connections are relayed: self, root (and self) or any",
+        paragraph: "The owner of the connecting socket is looked up before a byte is relayed. \
+                    With any, nobody is asked, and peers from other machines are let in too.",
+        ..PLAIN
+    },
+    Spec {
+        long: "admit-from",
+        value: Value::Word("CIDR"),
+        repeatable: true,
+        help: "also relay connections from other machines in this network, such as 10.1.0.0/16",
+        paragraph: "Only of use with a --listen-host that other machines reach. Their users are \
+                    not known, so everybody on them is let in.",
+        ..PLAIN
+    },
+    Spec {
+        short: "g",
+        long: "group",
+        aliases: &["workgroup"],
+        value: Value::Word("NAME"),
+        help: "submit under this workgroup: workgroup -g NAME --command @ -- salloc ...",
+        ..PLAIN
+    },
+    Spec {
+        short: "S",
+        long: "salloc-arg",
+        value: Value::Any("ARG"),
+        repeatable: true,
+        help: "an argument for salloc, such as --salloc-arg=--partition=devel",
+        paragraph: "May be given several times; the order is kept.",
+        ..PLAIN
+    },
+    Spec {
+        short: "e",
+        long: "salloc-env",
+        value: Value::Any("NAME[=VALUE]"),
+        repeatable: true,
+        help: "a variable for the launch command's environment, empty without =VALUE",
+        ..PLAIN
+    },
+    Spec {
+        long: "self-test",
+        help: "play a whole session against a second copy of this program and judge it",
+        paragraph: "Takes the same options and COMMAND. With no COMMAND and no salloc on PATH, \
+                    bash is started right here. Exit status 0 or 1.",
+        ..PLAIN
+    },
+];
+
+impl Spec {
+    /// Every long name, the program's own first.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.long).chain(self.aliases.iter().copied())
+    }
+
+    /// What holds without the option, in words; empty where there is nothing to say.
+    pub fn default_in_words(&self) -> &'static str {
+        match self.default {
+            "" => self.built_in,
+            words => words,
+        }
+    }
+}
+
+/// The table's row for a long name that the program itself wrote down.
+pub(super) fn spec(long: &str) -> &'static Spec {
+    TABLE
+        .iter()
+        .find(|spec| spec.long == long)
+        .expect("the program asks only for what it lists")
+}
