@@ -11,7 +11,7 @@
 //! proxy   selftest   keeper   cleanup
 //! transfer   launch
 //! reactor   logging   sys                       system calls live here and above
-//! session   intercept   relay   ending   process_tree   options   age   pure
+//! session   opening   intercept   relay   ending   process_tree   options   age   pure
 //! admission                                               pure
 //! ```
 //!
@@ -26,6 +26,7 @@ pub mod intercept;
 pub mod keeper;
 pub mod launch;
 pub mod logging;
+pub mod opening;
 pub mod options;
 pub mod process_tree;
 pub mod proxy;

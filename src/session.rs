@@ -22,6 +22,8 @@ pub const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(10);
 pub const CLIENT_GONE: u8 = 129;
 /// Exit status when the keeper was lost.
 pub const KEEPER_LOST: u8 = 1;
+/// Exit status when a question of the opening was not answered as it has to be.
+pub const OPENING_FAILED: u8 = 1;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Event {
     AnnouncementHeld,
     /// The node's name is known, or the held announcements were released otherwise.
     AnnouncementReleased,
+    /// The shell is not what the client may get: a question before its first byte went unanswered.
+    OpeningFailed,
     /// The launch command ended, or could not be started, with this exit status.
     LaunchEnded(u8),
     /// The client took bytes of the job's output.
@@ -128,6 +132,7 @@ impl Session {
                 self.held_since.get_or_insert(now);
             }
             Event::AnnouncementReleased => self.held_since = None,
+            Event::OpeningFailed => self.stop(OPENING_FAILED, now),
             Event::LaunchEnded(status) => {
                 if self.phase == Phase::Running {
                     self.phase = Phase::Draining {
@@ -322,6 +327,10 @@ mod tests {
             (
                 &[LaunchEnded(7), OutputDrained, KeeperDone],
                 &[Wish::EndJob, Wish::Leave(7)],
+            ),
+            (
+                &[OpeningFailed, KeeperDone],
+                &[Wish::EndJob, Wish::Leave(1)],
             ),
             (&[ClientGone, KeeperDone], &[Wish::EndJob, Wish::Leave(129)]),
             (&[Signal(15), KeeperDone], &[Wish::EndJob, Wish::Leave(143)]),

@@ -4,6 +4,10 @@
 //! The line works in sh, dash, bash, zsh, csh, tcsh and the Korn shells (measured). Both the echo
 //! and the answer begin with a byte that ends no ordinary prompt, so a prompt or a motd that stands
 //! before them on the line passes at once; only a beginning of the marker is ever held.
+//!
+//! Further lines of ours may follow, which begin in the same way ([`Probe::mark`]); a shell, or what
+//! it runs for them, answers with a word between colons behind the marker. Where `set -x` traces
+//! such a line, what stands behind the marker is taken out too: so nothing of it is shown.
 
 use bstr::ByteSlice;
 
@@ -38,8 +42,11 @@ pub struct ProbeAnswer {
 pub enum ProbePiece<'a> {
     /// Bytes that are not the probe's.
     Bytes(&'a [u8]),
-    /// The shell has answered.
+    /// The shell has answered the probe.
     Answer(ProbeAnswer),
+    /// A further question was answered with this word, of letters, digits and `/._+-`; it is never
+    /// empty.
+    Word(Vec<u8>),
 }
 
 impl Probe {
@@ -68,6 +75,11 @@ impl Probe {
     /// The line for the shell, newline included.
     pub fn line(&self) -> &[u8] {
         &self.line
+    }
+
+    /// How every line of ours begins: `\echo @…`. Behind the `@` stands the marker of an answer.
+    pub fn mark(&self) -> &[u8] {
+        &self.echo
     }
 }
 
@@ -108,19 +120,29 @@ pub struct ProbeFilter {
     /// what it runs, and that the answer itself is still to come.
     tail: Vec<u8>,
     traced: bool,
+    /// Answers still to come; those of a trace do not count.
+    answers: usize,
     /// Nothing more is looked for once what is under way is finished.
     stops: bool,
 }
 
+/// What stands behind the marker of an answer.
+enum Line {
+    Answer(ProbeAnswer),
+    Word(Vec<u8>),
+}
+
 impl ProbeFilter {
-    /// A filter for a stream of the shell that gets `probe`.
-    pub fn new(probe: &Probe) -> Self {
+    /// A filter for a stream of the shell that gets `probe`; with the probe's own, there are
+    /// `answers` to come.
+    pub fn new(probe: &Probe, answers: usize) -> Self {
         Self {
             echo: probe.echo,
             state: State::Passing,
             answer: Vec::new(),
             tail: Vec::with_capacity(2 * TRACE.len()),
             traced: false,
+            answers,
             stops: false,
         }
     }
@@ -198,11 +220,15 @@ impl ProbeFilter {
                     self.answer.extend_from_slice(&line[..line.len().min(room)]);
                     end?;
                     self.state = State::Passing;
-                    let answer = parse(&self.answer);
+                    let line = parse(&self.answer);
                     self.answer = Vec::new();
-                    if let Some(answer) = answer {
-                        self.stops |= !self.traced;
-                        return Some(ProbePiece::Answer(answer));
+                    if let Some(line) = line {
+                        self.answers = self.answers.saturating_sub(usize::from(!self.traced));
+                        self.stops |= self.answers == 0;
+                        return Some(match line {
+                            Line::Answer(answer) => ProbePiece::Answer(answer),
+                            Line::Word(word) => ProbePiece::Word(word),
+                        });
                     }
                 }
             }
@@ -210,7 +236,7 @@ impl ProbeFilter {
     }
 
     /// Nothing of the probe will come on this stream any more; a line of it that has begun is still
-    /// taken out. A filter stops by itself at an answer that is no trace.
+    /// taken out. A filter stops by itself at the last answer that is no trace.
     pub fn stop(&mut self) {
         self.stops = true;
     }
@@ -242,22 +268,21 @@ impl ProbeFilter {
     }
 }
 
-/// `:NODE:JOB:` and the line's end.
-fn parse(line: &[u8]) -> Option<ProbeAnswer> {
+/// `:NODE:JOB:` or `:WORD:`, and the line's end.
+fn parse(line: &[u8]) -> Option<Line> {
+    let line = line.trim_end_with(|end| end == '\r' || end == '\n');
     let mut fields = line
-        .trim_end_with(|end| end == '\r' || end == '\n')
+        .strip_prefix(b":")?
+        .strip_suffix(b":")?
         .split(|b| *b == b':');
-    let (before, node, job, after) = (
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-    );
-    let rest = fields.next();
-    let is_name = !node.is_empty() && is_plain(node) && is_plain(job);
-    (is_name && before.is_empty() && after.is_empty() && rest.is_none()).then(|| ProbeAnswer {
-        node: node.to_vec(),
-        job: (!job.is_empty()).then(|| job.to_vec()),
+    let (first, job, rest) = (fields.next()?, fields.next(), fields.next());
+    let is_valid = !first.is_empty() && is_plain(first) && job.is_none_or(is_plain);
+    (is_valid && rest.is_none()).then(|| match job {
+        None => Line::Word(first.to_vec()),
+        Some(job) => Line::Answer(ProbeAnswer {
+            node: first.to_vec(),
+            job: (!job.is_empty()).then(|| job.to_vec()),
+        }),
     })
 }
 
@@ -276,8 +301,17 @@ mod tests {
     }
 
     fn filtered(slices: &[&[u8]]) -> (Vec<u8>, Vec<ProbeAnswer>) {
-        let (mut filter, mut out, mut answers) =
-            (ProbeFilter::new(&probe()), Vec::new(), Vec::new());
+        let (out, answers, _) = filtered_of(1, slices);
+        (out, answers)
+    }
+
+    fn filtered_of(expected: usize, slices: &[&[u8]]) -> (Vec<u8>, Vec<ProbeAnswer>, Vec<Vec<u8>>) {
+        let (mut filter, mut out, mut answers, mut words) = (
+            ProbeFilter::new(&probe(), expected),
+            Vec::new(),
+            Vec::new(),
+            Vec::new(),
+        );
         for slice in slices.iter().copied().map(Some).chain([None]) {
             let mut input = slice.unwrap_or_default();
             if slice.is_none() {
@@ -287,11 +321,12 @@ mod tests {
                 match piece {
                     ProbePiece::Bytes(bytes) => out.extend_from_slice(bytes),
                     ProbePiece::Answer(answer) => answers.push(answer),
+                    ProbePiece::Word(word) => words.push(word),
                 }
             }
             assert!(input.is_empty() && filter.holds() <= 40);
         }
-        (out, answers)
+        (out, answers, words)
     }
 
     fn answer(node: &str, job: Option<&str>) -> ProbeAnswer {
@@ -338,6 +373,42 @@ mod tests {
     }
 
     #[test]
+    fn further_questions_are_answered_by_words_and_their_traces_show_nothing() {
+        let marker = marker();
+        let text = format!(
+            "{marker}:n:1:\n\\echo {marker}-secret | sh -c x\n+ echo {marker}-secret\n+ sh -c x\n\
+             {marker}:up:\n{marker}:down:\n"
+        );
+        let (out, answers, words) = filtered_of(2, &[text.as_bytes()]);
+        assert_eq!(
+            out.as_bstr(),
+            format!("+ echo + sh -c x\n{marker}:down:\n")
+                .as_bytes()
+                .as_bstr(),
+            "after the last answer nothing is looked for"
+        );
+        assert_eq!(
+            (answers, words),
+            (vec![answer("n", Some("1"))], vec![b"up".to_vec()])
+        );
+    }
+
+    #[test]
+    fn what_is_neither_answer_nor_word_is_taken_out_and_tells_nothing() {
+        for rest in [
+            "", ":", "::", ":::", "::1:", ":n", "n:", ":n:1:2:", ":a b:", "-x:y:",
+        ] {
+            let text = format!("a {}{rest}\nb", marker());
+            let (out, answers, words) = filtered_of(1, &[text.as_bytes()]);
+            assert_eq!(
+                (out.as_bstr(), answers.len(), words.len()),
+                ("a b".into(), 0, 0),
+                "{rest}"
+            );
+        }
+    }
+
+    #[test]
     fn what_only_begins_like_the_probe_passes() {
         for text in [
             "\\",
@@ -358,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_prompt_passes_at_once() {
-        let mut filter = ProbeFilter::new(&probe());
+        let mut filter = ProbeFilter::new(&probe(), 1);
         let mut input: &[u8] = b"password: ";
         assert_eq!(
             filter.next(&mut input),
@@ -368,7 +439,7 @@ mod tests {
 
     #[test]
     fn after_the_stop_everything_passes() {
-        let mut filter = ProbeFilter::new(&probe());
+        let mut filter = ProbeFilter::new(&probe(), 1);
         filter.stop();
         let text = marker();
         let mut input = text.as_bytes();
@@ -388,14 +459,15 @@ mod tests {
         #[test]
         fn any_split_gives_the_same(
             parts in proptest::collection::vec(prop_oneof![
-                Just(marker()), Just("echo ".to_owned()), Just(format!("{}:n:1:\n", marker())), Just("\\echo ".to_owned()),
+                Just(marker()), Just("echo ".to_owned()), Just(format!("{}:n:1:\n", marker())),
+                Just(format!("{}:w:\n", marker())), Just("\\echo ".to_owned()),
                 Just("@".to_owned()), Just("\\".to_owned()), Just(marker()[..9].to_owned()),
                 "[a-c:\n]{0,4}",
             ], 0..10),
             cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
         ) {
             let text = parts.concat().into_bytes();
-            prop_assert_eq!(filtered(&cut(&text, &cuts)), filtered(&[&text]));
+            prop_assert_eq!(filtered_of(2, &cut(&text, &cuts)), filtered_of(2, &[&text]));
         }
     }
 }

@@ -1,4 +1,6 @@
-//! From the client to the job's shell: our probe line first, then what Remote-SSH writes.
+//! From the client to the job's shell: our own questions first, then what Remote-SSH writes.
+//!
+//! While the gate is shut the client is not read, its end neither: both wait in the pipe, in order.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,24 +18,40 @@ pub(super) struct Inlet {
     source: Option<(Stream, Token)>,
     inbound: Inbound,
     sink: Sink,
+    gate: Gate,
     /// Whether a command that starts a server was recognised.
     pub(super) server_start_seen: bool,
 }
 
+/// Whether the client's bytes may go to the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    Shut,
+}
+
 impl Inlet {
-    /// `probe` is what the shell gets before the client's first byte.
-    pub(super) fn new(
-        source: (Stream, Token),
-        mut sink: Sink,
-        probe: &[u8],
-        io: &mut Io<'_>,
-    ) -> Self {
-        sink.put(probe, io);
+    pub(super) fn new(source: (Stream, Token), sink: Sink, gate: Gate) -> Self {
         Self {
             source: Some(source),
             inbound: Inbound::new(),
             sink,
+            gate,
             server_start_seen: false,
+        }
+    }
+
+    /// Gives the shell `text` of our own: before anything of the client's, or while the gate is
+    /// shut. Only when it has taken what it was given before, or little of that is left.
+    pub(super) fn ask(&mut self, text: &[u8], io: &mut Io<'_>) {
+        self.sink.put(text, io);
+    }
+
+    /// From now on the client is read.
+    pub(super) fn open(&mut self, reactor: &mut Reactor<Source>) {
+        self.gate = Gate::Open;
+        if let Some((_, token)) = &self.source {
+            reactor.wake(*token);
         }
     }
 
@@ -41,10 +59,11 @@ impl Inlet {
     pub(super) fn turn(&mut self, io: &mut Io<'_>, scratch: &mut [u8]) {
         let mut reads = READS;
         loop {
-            let readable = self
-                .source
-                .as_ref()
-                .is_some_and(|(_, token)| io.reactor.ready(*token).read);
+            let readable = self.gate == Gate::Open
+                && self
+                    .source
+                    .as_ref()
+                    .is_some_and(|(_, token)| io.reactor.ready(*token).read);
             match self
                 .sink
                 .flow
@@ -133,5 +152,58 @@ fn level(notice: &Notice) -> log::Level {
         log::Level::Info
     } else {
         log::Level::Warn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::sink::Orphan;
+    use crate::relay::Pool;
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    fn stream(
+        fd: impl Into<std::os::fd::OwnedFd>,
+        reactor: &mut Reactor<Source>,
+    ) -> (Stream, Token) {
+        let stream = Stream::own(fd.into()).unwrap();
+        let token = reactor.register(stream.as_fd(), Source::Inlet).unwrap();
+        (stream, token)
+    }
+
+    #[test]
+    fn while_the_gate_is_shut_our_questions_pass_and_the_client_waits_with_its_end() {
+        let mut reactor = Reactor::with_room(2).unwrap();
+        let mut pool = Pool::new(1024, 1, 0);
+        let (client, mut typed) = std::io::pipe().unwrap();
+        let (mut shell, stdin) = std::io::pipe().unwrap();
+        let source = stream(client, &mut reactor);
+        let (stdin, token) = stream(stdin, &mut reactor);
+        let sink = Sink::new("the shell's stdin", stdin, token, None, Orphan::Ends);
+        let mut inlet = Inlet::new(source, sink, Gate::Shut);
+        let mut scratch = [0; 64];
+
+        typed.write_all(b"client\n").unwrap();
+        drop(typed);
+        // Both ends are ready, the client's with its end.
+        reactor.wait(Some(Duration::from_secs(10))).unwrap();
+        let mut io = Io {
+            reactor: &mut reactor,
+            pool: &mut pool,
+        };
+        inlet.turn(&mut io, &mut scratch);
+        inlet.ask(b"question\n", &mut io);
+        inlet.turn(&mut io, &mut scratch);
+        let mut read = [0; 64];
+        let length = shell.read(&mut read).unwrap();
+        assert_eq!(&read[..length], b"question\n");
+
+        inlet.open(io.reactor);
+        assert!(io.reactor.pop().is_some(), "it gets a turn");
+        inlet.turn(&mut io, &mut scratch);
+        let mut rest = Vec::new();
+        shell.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"client\n");
     }
 }

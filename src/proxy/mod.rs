@@ -26,6 +26,7 @@ use crate::ending::{JobId, Status};
 use crate::intercept::ProbeAnswer;
 use crate::keeper::{Below, Ender, Keeper, Launched, Report, refused_status};
 use crate::logging;
+use crate::opening::Opening;
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::Pool;
 use crate::session::{Event, Session, Wish};
@@ -71,6 +72,8 @@ enum Owner {
     Session,
     /// A shell that has not answered the probe.
     Silence,
+    /// The question of the opening that is under way.
+    Opening,
     /// The end of what a lost keeper left to us.
     Orphans,
     /// The pause of accepting.
@@ -79,6 +82,10 @@ enum Owner {
     Connect(usize),
     Lookup,
 }
+
+/// What the shell is asked behind the probe, before it gets the client's first byte: nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {}
 
 /// Most bytes of log lines handed to stderr at one time; less than a block of its pool holds.
 const LINES: usize = 16 * 1024;
@@ -105,6 +112,7 @@ pub struct Proxy {
     /// What the keeper left to us when it was lost.
     orphans: Option<Ender>,
     job: Option<JobId>,
+    opening: Opening<Question>,
     inlet: Inlet,
     stdout: Outlet,
     stderr: Outlet,
@@ -211,6 +219,11 @@ impl Proxy {
                  vscode-shell-proxy -- salloc srun --pty bash",
                 SILENCE.as_secs()
             ),
+            Owner::Opening => {
+                if let Some(question) = self.opening.overdue(now) {
+                    self.overdue(question);
+                }
+            }
             Owner::Orphans => {
                 if let Some(orphans) = &mut self.orphans {
                     orphans.timeout(now);
@@ -404,6 +417,7 @@ impl Proxy {
         for said in said.drain(..) {
             match said {
                 Said::Answered(answer) => self.answered(answer, stream, now),
+                Said::Word(word) => log::debug!("a shell has said {:?}", word.as_bstr()),
                 Said::AnnouncedSocket => {
                     log::warn!(
                         "the server listens on a Unix socket, which cannot be reached from here: \
@@ -458,12 +472,33 @@ impl Proxy {
         self.deadlines.set(Owner::Silence, None);
         self.backend.set_node(answer.node.into(), is_here);
         self.session.tell(Event::AnnouncementReleased, now);
+        self.go_on(|opening| opening.begin(now));
         if !is_here && self.backend.look_up(&mut self.reactor) {
             self.deadlines
                 .set(Owner::Lookup, Some(now + backend::LOOKUP_LIMIT));
         }
         // An address that the other stream holds has waited for this.
         self.hear(stream.other(), now);
+    }
+
+    /// The question `question` of the opening has taken too long.
+    fn overdue(&mut self, question: Question) {
+        match question {}
+    }
+
+    /// Gives the shell what the opening's next `step` has for it, and then the client's bytes.
+    fn go_on(&mut self, step: impl FnOnce(&mut Opening<Question>) -> Option<&[u8]>) {
+        let mut io = Io {
+            reactor: &mut self.reactor,
+            pool: &mut self.stdio_pool,
+        };
+        if let Some(text) = step(&mut self.opening) {
+            self.inlet.ask(text, &mut io);
+        }
+        if self.opening.is_over() {
+            self.inlet.open(io.reactor);
+        }
+        self.deadlines.set(Owner::Opening, self.opening.deadline());
     }
 
     /// An address was announced: nothing in the client's direction is ours any more.

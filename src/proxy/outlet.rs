@@ -18,6 +18,8 @@ use super::sink::{Io, READS, Sink};
 pub(super) enum Said {
     /// The shell has answered the probe.
     Answered(ProbeAnswer),
+    /// A further question of the opening was answered with this word.
+    Word(Vec<u8>),
     /// A Unix socket was announced; its line has passed untouched.
     AnnouncedSocket,
 }
@@ -207,6 +209,7 @@ impl Outlet {
             match piece {
                 ProbePiece::Bytes(bytes) => self.exit.pass(bytes, io, said),
                 ProbePiece::Answer(answer) => said.push(Said::Answered(answer)),
+                ProbePiece::Word(word) => said.push(Said::Word(word)),
             }
         }
     }

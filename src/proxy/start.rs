@@ -13,6 +13,7 @@ use crate::intercept::{Probe, ProbeFilter};
 use crate::keeper::{self, Launched};
 use crate::launch::Launch;
 use crate::logging::{self, Target};
+use crate::opening::Opening;
 use crate::options::{LaunchChoice, Options, expand_pid};
 use crate::reactor::{Deadlines, Reactor, Token};
 use crate::relay::Pool;
@@ -26,7 +27,7 @@ use crate::transfer::Pipes;
 use super::backend::Backend;
 use super::door::{self, Door};
 use super::forward::Forwards;
-use super::inlet::Inlet;
+use super::inlet::{Gate, Inlet};
 use super::listeners::Listeners;
 use super::outlet::Outlet;
 use super::sink::{Io, Orphan, Sink, Tee};
@@ -131,9 +132,17 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
 
     let mut stdio_pool = Pool::new(STDIO_BLOCK, STDIO_BLOCKS, 1);
     let sink = |name, (stream, token), tee, orphan| Sink::new(name, stream, token, tee, orphan);
-    let inlet = Inlet::new(
+    let opening = Opening::new([]);
+    let gate = match opening.is_over() {
+        true => Gate::Open,
+        false => Gate::Shut,
+    };
+    let mut inlet = Inlet::new(
         client_stdin,
         sink("the shell's stdin", shell_stdin, tee_stdin, Orphan::Ends),
+        gate,
+    );
+    inlet.ask(
         probe.line(),
         &mut Io {
             reactor: &mut reactor,
@@ -143,13 +152,13 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     let stdout = Outlet::new(
         "stdout",
         shell_stdout,
-        ProbeFilter::new(&probe),
+        ProbeFilter::new(&probe, opening.answers()),
         sink("stdout", client_stdout, tee_stdout, Orphan::Ends),
     );
     let stderr = Outlet::new(
         "stderr",
         shell_stderr,
-        ProbeFilter::new(&probe),
+        ProbeFilter::new(&probe, opening.answers()),
         sink("stderr", client_stderr, tee_stderr, Orphan::IsDiscarded),
     );
     Ok(Proxy {
@@ -164,6 +173,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         is_salloc: matches!(options.launch, LaunchChoice::Salloc { .. }),
         orphans: None,
         job: None,
+        opening,
         inlet,
         stdout,
         stderr,

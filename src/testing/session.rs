@@ -23,7 +23,7 @@ impl Observer {
             Event::LaunchEnded(status) => Some(status),
             Event::ClientGone => Some(129),
             Event::Signal(number) => Some(128 + number),
-            Event::KeeperLost | Event::KeeperDone => Some(1),
+            Event::KeeperLost | Event::KeeperDone | Event::OpeningFailed => Some(1),
             _ => None,
         };
         // A keeper that says that nothing is left has done what it would be asked for.
@@ -66,7 +66,7 @@ impl Observer {
 }
 
 fn event(kind: u8, amount: u8) -> Event {
-    match kind % 10 {
+    match kind % 11 {
         0 => Event::AnnouncementHeld,
         1 => Event::AnnouncementReleased,
         2 => Event::LaunchEnded(amount),
@@ -76,6 +76,7 @@ fn event(kind: u8, amount: u8) -> Event {
         6 => Event::Signal(1 + amount % 64),
         7 => Event::KeeperDone,
         8 => Event::KeeperLost,
+        9 => Event::OpeningFailed,
         _ => Event::OrphansEnded,
     }
 }

@@ -1,0 +1,158 @@
+//! What the job's shell is asked before it gets the client's first byte, and when that may follow.
+//!
+//! The first question is the probe's, and is asked at once. Where it is the only one, the client's
+//! bytes may follow at any time: the shell reads them when it has answered. Where further questions
+//! follow, the client's bytes wait, unread, until the last one is settled, so that nothing of the
+//! questions' can mix with the client's conversation.
+//!
+//! A further question is asked when the one before it is settled: only then it is known that a
+//! shell is there, so the limit of each runs from the moment in which it is asked. The first one
+//! has none: a job may wait in its queue for hours.
+//!
+//! The machine knows neither streams nor texts' meaning. Its owner takes the answers out of what
+//! the shell writes (see [`crate::intercept::ProbeFilter`]), and decides what an answer that does
+//! not come in time means: to go on without it, or to end the session.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A question that follows the probe's.
+#[derive(Clone, Debug)]
+pub struct Step<Q> {
+    /// What its owner calls it.
+    pub name: Q,
+    /// What the shell gets: whole lines.
+    pub text: Vec<u8>,
+    /// How long the answer may take.
+    pub limit: Duration,
+}
+
+/// The questions of one session, from the probe's on.
+#[derive(Debug)]
+pub struct Opening<Q> {
+    /// Those that are not settled. The first one is under way, once the probe is answered.
+    further: VecDeque<Step<Q>>,
+    /// Whether the probe is answered.
+    has_begun: bool,
+    deadline: Option<Instant>,
+}
+
+impl<Q: Copy + PartialEq> Opening<Q> {
+    /// The probe was asked; the questions `further` follow.
+    pub fn new(further: impl IntoIterator<Item = Step<Q>>) -> Self {
+        Self {
+            further: further.into_iter().collect(),
+            has_begun: false,
+            deadline: None,
+        }
+    }
+
+    /// How many answers are to come, the probe's included.
+    pub fn answers(&self) -> usize {
+        self.further.len() + usize::from(!self.has_begun)
+    }
+
+    /// Whether the client's bytes may go to the shell.
+    pub fn is_over(&self) -> bool {
+        self.further.is_empty()
+    }
+
+    /// The probe was answered at `now`: what the shell gets next, if anything.
+    pub fn begin(&mut self, now: Instant) -> Option<&[u8]> {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return None;
+        }
+        self.ask(now)
+    }
+
+    /// The question `name` was settled at `now`, with or without an answer: what the shell gets
+    /// next, if anything. One that is not under way, or not any more, changes nothing.
+    pub fn settle(&mut self, name: Q, now: Instant) -> Option<&[u8]> {
+        if !self.awaits(name) {
+            return None;
+        }
+        self.further.pop_front();
+        self.ask(now)
+    }
+
+    /// Whether the question `name` is under way.
+    pub fn awaits(&self, name: Q) -> bool {
+        let current = self.further.front().filter(|_| self.has_begun);
+        current.is_some_and(|step| step.name == name)
+    }
+
+    /// The question that is under way and whose limit `now` has reached; it is said once, and to be
+    /// settled by the owner.
+    pub fn overdue(&mut self, now: Instant) -> Option<Q> {
+        self.deadline.take_if(|at| now >= *at)?;
+        self.further.front().map(|step| step.name)
+    }
+
+    /// When [`Opening::overdue`] is to be asked.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn ask(&mut self, now: Instant) -> Option<&[u8]> {
+        let step = self.further.front();
+        self.deadline = step.map(|step| now + step.limit);
+        step.map(|step| step.text.as_slice())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(3);
+
+    fn opening(names: &str) -> Opening<char> {
+        Opening::new(names.chars().map(|name| Step {
+            name,
+            text: format!("{name}\n").into_bytes(),
+            limit: LIMIT,
+        }))
+    }
+
+    #[test]
+    fn with_the_probe_alone_the_client_never_waits() {
+        let mut opening = opening("");
+        assert_eq!((opening.is_over(), opening.answers()), (true, 1));
+        assert_eq!(opening.begin(Instant::now()), None);
+        assert_eq!(opening.answers(), 0);
+        assert_eq!(opening.deadline(), None);
+    }
+
+    #[test]
+    fn each_question_is_asked_when_the_one_before_is_settled() {
+        let now = Instant::now();
+        let mut opening = opening("ab");
+        assert_eq!((opening.is_over(), opening.deadline()), (false, None));
+        assert_eq!(opening.settle('a', now), None, "not asked yet");
+        assert_eq!(opening.begin(now), Some(&b"a\n"[..]));
+        assert_eq!(opening.deadline(), Some(now + LIMIT));
+        assert_eq!(opening.begin(now), None, "a second answer of the probe");
+        assert_eq!(opening.settle('b', now), None, "not asked yet");
+        assert_eq!(opening.settle('a', now + LIMIT), Some(&b"b\n"[..]));
+        assert_eq!(opening.deadline(), Some(now + 2 * LIMIT));
+        assert!(!opening.is_over());
+        assert_eq!(opening.settle('b', now), None);
+        assert_eq!((opening.is_over(), opening.deadline()), (true, None));
+    }
+
+    #[test]
+    fn a_late_answer_is_told_once_and_the_client_waits_until_it_is_settled() {
+        let now = Instant::now();
+        let mut opening = opening("a");
+        opening.begin(now);
+        assert_eq!(opening.overdue(now), None);
+        assert_eq!(opening.overdue(now + LIMIT), Some('a'));
+        assert_eq!(
+            (opening.overdue(now + LIMIT), opening.deadline()),
+            (None, None)
+        );
+        assert!(!opening.is_over() && opening.awaits('a'));
+        opening.settle('a', now + LIMIT);
+        assert!(opening.is_over());
+    }
+}
