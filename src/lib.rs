@@ -12,7 +12,7 @@
 //! transfer   launch
 //! reactor   logging   sys                       system calls live here and above
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
-//! admission                                               pure
+//! admission   reach                                       pure
 //! ```
 //!
 //! The pure rows do no I/O, read no clock and hold no descriptor: they are told what happened and
@@ -30,6 +30,7 @@ pub mod opening;
 pub mod options;
 pub mod process_tree;
 pub mod proxy;
+pub mod reach;
 pub mod reactor;
 pub mod relay;
 pub mod resolve;

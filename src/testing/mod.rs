@@ -9,6 +9,7 @@ pub mod inbound;
 mod inbound_reference;
 pub mod options;
 pub mod outbound;
+pub mod reach;
 pub mod relay;
 pub mod session;
 mod shell_reference;
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("inbound", inbound::check),
     ("options", options::check),
     ("outbound", outbound::check),
+    ("reach", reach::check),
     ("relay", relay::check),
     ("session", session::check),
     ("sock_diag", sock_diag::check),
