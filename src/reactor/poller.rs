@@ -210,6 +210,15 @@ impl<T: Copy> Reactor<T> {
         }
     }
 
+    /// From now on `token` is another owner's, by the name of `tag`, which gets a turn: what the
+    /// descriptor was found ready for before is not said again.
+    pub fn hand_over(&mut self, token: Token, tag: T) {
+        if let Some(slot) = self.slot(token) {
+            slot.tag = Some(tag);
+            self.wake(token);
+        }
+    }
+
     /// What `token` can do without blocking.
     pub fn ready(&self, token: Token) -> Ready {
         let slot = self.slots.get(token.index());
@@ -298,6 +307,19 @@ mod tests {
                 .pop()
                 .is_none_or(|(token, tag)| token == new && tag == 2)
         );
+    }
+
+    #[test]
+    fn a_new_owner_learns_what_the_old_one_was_told() {
+        let mut reactor = Reactor::with_room(1).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let token = reactor.register(ours.as_fd(), 'a').unwrap();
+        theirs.write_all(b"x").unwrap();
+        reactor.wait(None).unwrap();
+        assert_eq!(reactor.pop(), Some((token, 'a')));
+        reactor.hand_over(token, 'b');
+        assert_eq!(reactor.pop(), Some((token, 'b')));
+        assert!(reactor.ready(token).read);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod adopter;
 pub mod channel;
 pub mod descendants;
 pub mod exits;
+pub mod interfaces;
 pub mod peer;
 pub mod private_file;
 pub mod reap;

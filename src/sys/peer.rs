@@ -5,16 +5,17 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage,
-    connect, recv, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
+    socket,
 };
 use nix::unistd::{Uid, User};
 
 use crate::admission::Owner;
 use crate::admission::proc_net;
 use crate::admission::sock_diag::{self, Answer};
+
+use super::interfaces;
 
 /// Passes over `/proc/net/tcp` before a connection counts as not found: rows move while it is
 /// read.
@@ -113,12 +114,7 @@ pub fn is_own(address: IpAddr) -> io::Result<bool> {
     if address.is_loopback() {
         return Ok(true);
     }
-    let ip = |storage: SockaddrStorage| -> Option<IpAddr> {
-        let v4 = storage.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-        let v6 = storage.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
-        v4.or(v6)
-    };
-    Ok(getifaddrs()?.any(|interface| interface.address.and_then(ip) == Some(address)))
+    Ok(interfaces::addresses()?.any(|own| own == address))
 }
 
 /// A user's name. The site's user database may take its time; but whoever connects from this

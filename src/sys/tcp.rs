@@ -1,17 +1,26 @@
 //! TCP sockets as the relay wants them: non-blocking, closed on exec, without delay, kept alive.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::{
-    set_socket_keepalive, set_socket_linger, set_socket_reuseaddr, set_tcp_nodelay, socket_error,
+    set_ipv6_v6only, set_socket_keepalive, set_socket_linger, set_socket_reuseaddr,
+    set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_nodelay, set_tcp_user_timeout,
+    socket_error,
 };
 use rustix::net::{
     AddressFamily, RecvFlags, SocketFlags, SocketType, acceptfrom_with, bind, connect, getpeername,
     getsockname, listen, recv, socket_with,
 };
+
+/// How long nothing comes before the kernel asks whether the peer is there.
+const QUIET: Duration = Duration::from_secs(15);
+/// How long it waits for each answer.
+const ASK: Duration = Duration::from_secs(5);
+/// How many times it asks.
+const ASKS: u32 = 3;
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -35,6 +44,10 @@ fn open(ip: IpAddr) -> io::Result<OwnedFd> {
 pub fn listener(at: SocketAddr, backlog: u32) -> io::Result<(OwnedFd, SocketAddr)> {
     let socket = open(at.ip())?;
     set_socket_reuseaddr(&socket, true)?;
+    if at.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // All addresses are those of both families, whatever the system's default is (ipv6(7)).
+        set_ipv6_v6only(&socket, false)?;
+    }
     // What it accepts inherits this (tcp(7)), which saves two calls for each connection.
     tune(&socket);
     bind(&socket, &at)?;
@@ -125,6 +138,24 @@ pub fn discard(stream: &TcpStream, bytes: usize) -> io::Result<()> {
 pub fn reset_on_close(stream: &TcpStream) {
     // A socket that refuses this is closed orderly, which is the best that is left.
     let _ = set_socket_linger(stream, Some(Duration::ZERO));
+}
+
+/// Has the kernel notice, within half a minute, that the peer of an idle connection is gone.
+///
+/// It asks after 15 s in which nothing came, then every 5 s, three times in all.
+pub fn watch_peer(stream: &TcpStream) {
+    // Where one of them is refused, the peer's loss is noticed later.
+    let _ = set_tcp_keepidle(stream, QUIET);
+    let _ = set_tcp_keepintvl(stream, ASK);
+    let _ = set_tcp_keepcnt(stream, ASKS);
+}
+
+/// Has the kernel give the connection up where what was sent is not acknowledged for so long. Not for
+/// a connection whose reader may rest: what a full receive window keeps from being sent counts too
+/// (tcp(7)).
+pub fn limit_silence(stream: &TcpStream, limit: Duration) {
+    let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    let _ = set_tcp_user_timeout(stream, milliseconds);
 }
 
 /// No Nagle delay (the editor's messages are small), and keepalive, so that a peer that vanished
