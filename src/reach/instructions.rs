@@ -1,7 +1,8 @@
 //! What the relay is told when it starts: one line on its stdin.
 //!
-//! `reach-1 SECRET MARKER GRACE ADDRESS/PORT,ADDRESS/PORT,…`, of characters that no shell treats
-//! specially. The secret is in it: it is neither logged nor given as an argument.
+//! `MARKER reach-1 SECRET GRACE ADDRESS/PORT,ADDRESS/PORT,…`, of characters that no shell treats
+//! specially. The secret is in it: it is neither logged nor given as an argument, and the marker
+//! stands at its front so that a shell's trace of the line (`set -x`) is taken out of its streams.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
@@ -55,9 +56,9 @@ impl Instructions {
             .map(|at| format!("{}/{}", at.ip(), at.port()))
             .collect();
         format!(
-            "reach-{VERSION} {} {} {} {}",
-            self.secret.to_hex(),
+            "{} reach-{VERSION} {} {} {}",
             self.marker,
+            self.secret.to_hex(),
             self.grace.as_millis(),
             addresses.join(",")
         )
@@ -78,12 +79,12 @@ impl Instructions {
             return None;
         }
         let mut words = std::str::from_utf8(line).ok()?.split(' ');
+        let marker = words.next().filter(|marker| is_marker(marker))?.to_owned();
         let version = words.next()?.strip_prefix("reach-")?;
         if version != VERSION.to_string() {
             return None;
         }
         let secret = Secret::from_hex(words.next()?)?;
-        let marker = words.next().filter(|marker| is_marker(marker))?.to_owned();
         let grace = Duration::from_millis(number(words.next()?)?);
         let addresses = words.next()?.split(',').map(address);
         let addresses: Vec<SocketAddr> = addresses.collect::<Option<_>>()?;
@@ -140,7 +141,7 @@ mod tests {
         let marker = "@0123456789abcdef0123456789abcdef";
         assert_eq!(
             line,
-            format!("reach-1 {secret} {marker} 30000 10.0.0.1/4711,fd00::1/4711")
+            format!("{marker} reach-1 {secret} 30000 10.0.0.1/4711,fd00::1/4711")
         );
     }
 
@@ -169,7 +170,7 @@ mod tests {
             (line.replace("10.0.0.1/1", ""), "no address"),
             (line.replace("10.0.0.1/1", "10.0.0.1/0"), "no port"),
             (line.replace("10.0.0.1/1", "node/1"), "a name"),
-            (line.replace(" @0", " !0"), "no marker"),
+            (line.replace("@0", "!0"), "no marker"),
             (
                 line.replace("30000", "3600001"),
                 "a grace of more than an hour",
