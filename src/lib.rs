@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! bin/*
-//! proxy   selftest   keeper   cleanup
+//! proxy   selftest   keeper   cleanup   configuration
 //! transfer   launch
 //! reactor   logging   sys                       system calls live here and above
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
@@ -21,6 +21,7 @@
 pub mod admission;
 pub mod age;
 pub mod cleanup;
+pub mod configuration;
 pub mod ending;
 pub mod intercept;
 pub mod keeper;

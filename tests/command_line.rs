@@ -66,7 +66,6 @@ fn wrong_use_is_one_line_that_names_it_and_launches_nothing() {
         (&["-1", ""], &["tee-stdout"]),
         (&["-2", ""], &["tee-stderr"]),
         (&["-g", ""], &["group"]),
-        (&["-e", ""], &["salloc-env"]),
         (&["-e", "=value"], &["salloc-env", "=value"]),
         (&["--verbose=3"], &["verbose"]),
         (&["-S", "--x11", "--", "bash"], &["salloc-arg"]),

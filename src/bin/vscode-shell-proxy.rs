@@ -1,13 +1,16 @@
 //! The proxy: one Remote-SSH session, relayed into a scheduler's job.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::process::ExitCode;
 
-use vscode_shell_proxy::options::{self, Request};
-use vscode_shell_proxy::{keeper, proxy, resolve, selftest};
+use vscode_shell_proxy::options::{self, CommandLine, Request, UsageError};
+use vscode_shell_proxy::{configuration, keeper, proxy, resolve, selftest};
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1).peekable();
+    let mut args = std::env::args_os();
+    let called = args.next();
+    let mut args = args.peekable();
     if args.next_if(|mode| mode == keeper::MODE).is_some() {
         return keeper::run(args);
     }
@@ -20,12 +23,13 @@ fn main() -> ExitCode {
     {
         return selftest::server::run(args);
     }
-    match options::parse(args) {
-        Ok(Request::Help(text) | Request::Version(text)) => {
+    match request(args, called.as_deref()) {
+        Ok(Request::Print(text)) => {
             // A reader who has seen enough is no failure.
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        Ok(Request::SwitchedOff(text)) => complain(&text, 1),
         Ok(Request::Run(options)) => match proxy::start(&options) {
             Ok(proxy) => proxy.run().into(),
             Err(error) => complain(&error, 1),
@@ -33,6 +37,17 @@ fn main() -> ExitCode {
         Ok(Request::SelfTest(options, args)) => selftest::run(&options, args),
         Err(error) => complain(&error, 2),
     }
+}
+
+fn request(
+    args: impl Iterator<Item = OsString>,
+    called: Option<&OsStr>,
+) -> Result<Request, UsageError> {
+    let line = CommandLine::read(args)?;
+    if let Some(text) = line.information() {
+        return Ok(Request::Print(text));
+    }
+    options::request(&line, &configuration::files(&line, called)?)
 }
 
 fn complain(error: &dyn std::fmt::Display, status: u8) -> ExitCode {

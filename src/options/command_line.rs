@@ -8,6 +8,7 @@
 
 use std::ffi::OsString;
 
+use super::help::help;
 use super::settings::{Origin, Setting, Settings, UsageError, wrong};
 use super::table::{Spec, TABLE, Value};
 
@@ -52,7 +53,7 @@ impl CommandLine {
             ));
         }
         let mut found: Vec<(usize, Setting)> = Vec::new();
-        for spec in TABLE {
+        for spec in on_command_line() {
             let settings = spec.names().flat_map(|name| given(&matches, spec, name));
             found.extend(settings.map(|(position, value)| {
                 let value = match value.strip_prefix('=') {
@@ -77,6 +78,15 @@ impl CommandLine {
             settings: found.into_iter().map(|(_, setting)| setting).collect(),
             command,
         })
+    }
+
+    /// What is printed for a line that asks for help or for the version. No file has a say in that.
+    pub fn information(&self) -> Option<String> {
+        if self.settings.count("help") > 0 {
+            return Some(help());
+        }
+        let version = || format!("vscode-shell-proxy {}\n", env!("CARGO_PKG_VERSION"));
+        (self.settings.count("version") > 0).then(version)
     }
 
     /// The same line without every mention of one option.
@@ -114,10 +124,15 @@ fn given(matches: &getopts::Matches, spec: &Spec, name: &str) -> Vec<(usize, Str
     }
 }
 
+/// The rows of the table that a command line may hold.
+pub(super) fn on_command_line() -> impl Iterator<Item = &'static Spec> {
+    TABLE.iter().filter(|spec| spec.is_on_command_line())
+}
+
 fn parser() -> getopts::Options {
     use getopts::{HasArg, Occur};
     let mut options = getopts::Options::new();
-    for spec in TABLE {
+    for spec in on_command_line() {
         let has_arg = match spec.value {
             Value::None => HasArg::No,
             _ => HasArg::Yes,
@@ -139,8 +154,7 @@ fn explain(fail: &getopts::Fail) -> String {
     use getopts::Fail;
     match fail {
         Fail::ArgumentMissing(name) => {
-            let value = TABLE
-                .iter()
+            let value = on_command_line()
                 .find(|spec| spec.short == name || spec.names().any(|long| long == name))
                 .map_or("a value", |spec| spec.value.name());
             format!(
@@ -152,8 +166,7 @@ fn explain(fail: &getopts::Fail) -> String {
             format!("{} with a value: it is a flag and takes none", dashed(name))
         }
         Fail::UnrecognizedOption(name) => {
-            let mut meant = TABLE
-                .iter()
+            let mut meant = on_command_line()
                 .flat_map(Spec::names)
                 .filter(|long| name.len() > 1 && long.starts_with(name.as_str()));
             match (meant.next(), meant.next()) {

@@ -1,6 +1,7 @@
 //! The text of `--help`, made from the table.
 
-use super::table::{TABLE, Value};
+use super::command_line::on_command_line;
+use super::table::Value;
 
 const USAGE: &str = "\
 Usage: vscode-shell-proxy [OPTIONS] [-- COMMAND [ARG...]]
@@ -18,7 +19,7 @@ Options:
 pub fn help() -> String {
     const COLUMN: usize = 29;
     let mut text = USAGE.to_owned();
-    for spec in TABLE {
+    for spec in on_command_line() {
         let mut left = match spec.short {
             "" => "      ".to_owned(),
             short => format!("  -{short}, "),

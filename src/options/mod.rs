@@ -6,8 +6,11 @@
 //! held to the same rules wherever it comes from, and a complaint names the source.
 
 mod command_line;
+mod file;
 mod help;
+mod layers;
 mod merge;
+mod report;
 mod settings;
 pub mod table;
 #[cfg(test)]
@@ -23,20 +26,22 @@ use log::LevelFilter;
 use crate::admission::{Admit, Cidr, Rules};
 
 pub use command_line::CommandLine;
+pub use file::{ConfigFile, Profile, Whose};
 pub use help::help;
+use layers::Layers;
 pub use settings::{Origin, Setting, Settings, UsageError};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Print this on stdout and leave with status 0.
-    Help(String),
-    /// Print this on stdout and leave with status 0.
-    Version(String),
+    Print(String),
+    /// The site does not want sessions now: say this on stderr and leave with status 1.
+    SwitchedOff(String),
     /// Relay a session.
     Run(Box<Options>),
     /// Play a session against a second copy of the program, to be started with these arguments:
-    /// the given ones without `--self-test`.
+    /// the given ones without `--self-test`. It reads the same files.
     SelfTest(Box<Options>, Vec<OsString>),
 }
 
@@ -93,26 +98,36 @@ impl Default for Options {
     }
 }
 
-/// Reads a command line, without the program's name at its front.
+/// Reads a command line, without the program's name at its front, as if there were no file.
+///
+/// # Errors
+/// As [`request`].
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageError> {
+    request(&CommandLine::read(args)?, &[])
+}
+
+/// What a command line asks for where there are these configuration files, those that count more
+/// behind those that count less.
 ///
 /// # Errors
 /// Wrong use of any kind. A `--` with nothing behind it is wrong use too: the likely cause is an
 /// empty variable, and submitting a plain `salloc` job is not what its author meant.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageError> {
-    let line = CommandLine::read(args)?;
-    if line.settings.count("help") > 0 {
-        return Ok(Request::Help(help()));
+pub fn request(line: &CommandLine, files: &[ConfigFile]) -> Result<Request, UsageError> {
+    if let Some(text) = line.information() {
+        return Ok(Request::Print(text));
     }
-    if line.settings.count("version") > 0 {
-        return Ok(Request::Version(format!(
-            "vscode-shell-proxy {}\n",
-            env!("CARGO_PKG_VERSION")
-        )));
+    if line.settings.count("list-profiles") > 0 {
+        return Ok(Request::Print(report::profiles(files)));
     }
-    let mut settings = Settings::built_in();
-    settings.extend(line.settings.iter().cloned());
-    let options = Box::new(Options::new(&settings, line.command.as_deref())?);
-    if settings.count("self-test") > 0 {
+    let layers = Layers::new(line, files)?;
+    let options = Box::new(Options::new(&layers.settings, line.command.as_deref())?);
+    if line.settings.count("show-config") > 0 {
+        return Ok(Request::Print(report::in_force(&layers)));
+    }
+    if let Some(text) = layers.switched_off()? {
+        return Ok(Request::SwitchedOff(text));
+    }
+    if line.settings.count("self-test") > 0 {
         return Ok(Request::SelfTest(
             options,
             line.without("self-test").to_args(),

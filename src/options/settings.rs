@@ -1,15 +1,24 @@
 //! Settings: what some source says about an option, and which source that is.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use super::table::{Spec, TABLE, spec};
+use super::table::{Spec, TABLE, Value, spec};
 
 /// Where a value was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The table.
     BuiltIn,
+    /// A configuration file.
+    File {
+        /// Which one.
+        path: Arc<Path>,
+        /// The line in it, from 1.
+        line: usize,
+    },
     /// The command line.
     CommandLine,
 }
@@ -29,6 +38,18 @@ impl Setting {
     /// The value of a flag that is there.
     pub const SET: &'static str = "yes";
 
+    /// Does it take back what was said before it? An empty value does so in a file, and everywhere
+    /// where values add up.
+    fn takes_back(&self) -> bool {
+        let adds_up = self.spec.repeatable && self.spec.value != Value::None;
+        self.value.is_empty() && (adds_up || matches!(self.origin, Origin::File { .. }))
+    }
+
+    /// Is it a lock on this option?
+    pub(super) fn locks(&self, spec: &Spec) -> bool {
+        self.spec.long == "lock" && spec.names().any(|name| name == self.value)
+    }
+
     /// A complaint about this setting, with what would be right.
     pub(super) fn wrong(&self, why: impl fmt::Display) -> UsageError {
         UsageError(format!("{self}: {why}"))
@@ -39,9 +60,20 @@ impl fmt::Display for Setting {
     /// The option as it is written where this setting comes from, and its value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (long, value) = (self.spec.long, &self.value);
-        match self.origin {
+        match &self.origin {
             Origin::BuiltIn => write!(f, "built-in {long} {value:?}"),
             Origin::CommandLine => write!(f, "--{long} {value:?}"),
+            origin @ Origin::File { .. } => write!(f, "{origin}: {long} {value:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built-in"),
+            Self::CommandLine => f.write_str("command line"),
+            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
         }
     }
 }
@@ -60,6 +92,22 @@ impl Settings {
             origin: Origin::BuiltIn,
         };
         TABLE.iter().filter(has_value).map(setting).collect()
+    }
+
+    /// Adds what a further source says. What is built in cannot be taken back.
+    pub fn add(&mut self, setting: Setting) {
+        if setting.takes_back() {
+            let long = setting.spec.long;
+            self.0
+                .retain(|it| it.spec.long != long || it.origin == Origin::BuiltIn);
+        } else {
+            self.0.push(setting);
+        }
+    }
+
+    /// Adds a line of the same source, whatever it means for the others.
+    pub(super) fn push(&mut self, setting: Setting) {
+        self.0.push(setting);
     }
 
     /// All of them, in order.
@@ -125,19 +173,24 @@ impl FromIterator<Setting> for Settings {
     }
 }
 
-impl Extend<Setting> for Settings {
-    fn extend<I: IntoIterator<Item = Setting>>(&mut self, settings: I) {
-        self.0.extend(settings);
-    }
-}
-
 /// Wrong use, as one line that names the option, the value, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageError(String);
 
+impl UsageError {
+    /// Wrong use that is no matter of a single value.
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        // A control character, of a path for example, is shown, not sent.
+        self.0.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
     }
 }
 
@@ -145,5 +198,5 @@ impl std::error::Error for UsageError {}
 
 /// Wrong use that is no matter of a single value.
 pub(super) fn wrong<T>(text: impl Into<String>) -> Result<T, UsageError> {
-    Err(UsageError(text.into()))
+    Err(UsageError::new(text.into()))
 }

@@ -3,6 +3,8 @@
 //! Letters and meanings are those of the Python original, so that an existing `RemoteCommand`
 //! line works with the program's name alone.
 
+use std::str::FromStr;
+
 /// What an option's value has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value {
@@ -12,6 +14,8 @@ pub enum Value {
     Any(&'static str),
     /// Not empty, and no `-` at its beginning: that is the next option, after a forgotten value.
     Word(&'static str),
+    /// `yes` or `no`; `true` and `false` are understood too.
+    YesNo,
     /// A whole number from `min` to `max`.
     Number {
         /// The least that is accepted.
@@ -27,6 +31,7 @@ impl Value {
         match self {
             Value::None => "",
             Value::Any(name) | Value::Word(name) => name,
+            Value::YesNo => "yes|no",
             Value::Number { .. } => "N",
         }
     }
@@ -45,12 +50,43 @@ impl Value {
                 "{name} is expected, and it must not begin with - (a path may begin with ./)"
             )),
             Value::Word(_) => Ok(()),
+            Value::YesNo => text.parse::<YesNo>().map(drop).map_err(str::to_owned),
             Value::Number { min, max } => match text.parse::<u32>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(()),
                 _ => Err(format!("a whole number from {min} to {max} is expected")),
             },
         }
     }
+}
+
+/// The value of a [`Value::YesNo`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct YesNo(pub bool);
+
+impl FromStr for YesNo {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "yes" | "true" => Ok(Self(true)),
+            "no" | "false" => Ok(Self(false)),
+            _ => Err("yes or no is expected"),
+        }
+    }
+}
+
+/// Where an option may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the command line and in every file.
+    Anywhere,
+    /// On the command line only: it asks for something else than a session, or says which files
+    /// are read.
+    CommandLine,
+    /// In the section of a profile only.
+    Profile,
+    /// In the site's file only. It counts in any case, with `--config none` too.
+    SiteFile,
 }
 
 /// One option.
@@ -68,6 +104,8 @@ pub struct Spec {
     pub built_in: &'static str,
     /// What holds without the option, in words, where `built_in` alone does not say it.
     pub default: &'static str,
+    /// Where it may stand.
+    pub place: Place,
     /// Does it add up when repeated? The others take their last value.
     pub repeatable: bool,
     /// The line in `--help`, without bounds and default.
@@ -84,6 +122,7 @@ const PLAIN: Spec = Spec {
     value: Value::None,
     built_in: "",
     default: "",
+    place: Place::Anywhere,
     repeatable: false,
     help: "",
     paragraph: "",
@@ -94,12 +133,14 @@ pub const TABLE: &[Spec] = &[
     Spec {
         short: "h",
         long: "help",
+        place: Place::CommandLine,
         help: "print this help and exit",
         ..PLAIN
     },
     Spec {
         short: "V",
         long: "version",
+        place: Place::CommandLine,
         help: "print name and version and exit",
         ..PLAIN
     },
@@ -247,9 +288,71 @@ pub const TABLE: &[Spec] = &[
     },
     Spec {
         long: "self-test",
+        place: Place::CommandLine,
         help: "play a whole session against a second copy of this program and judge it",
         paragraph: "Takes the same options and COMMAND. With no COMMAND and no salloc on PATH, \
                     bash is started right here. Exit status 0 or 1.",
+        ..PLAIN
+    },
+    Spec {
+        long: "profile",
+        value: Value::Word("NAME"),
+        help: "use this profile of the configuration files",
+        paragraph: "The lines of each file's section [profile NAME] follow those in front of its \
+                    first section. In a file: the profile of those who name none.",
+        ..PLAIN
+    },
+    Spec {
+        long: "list-profiles",
+        place: Place::CommandLine,
+        help: "print the profiles and exit",
+        ..PLAIN
+    },
+    Spec {
+        long: "config",
+        value: Value::Word("PATH"),
+        place: Place::CommandLine,
+        repeatable: true,
+        help: "read this file too, behind the site's and the user's; none: none of those before it",
+        paragraph: "What the site's file locks holds in any case.",
+        ..PLAIN
+    },
+    Spec {
+        long: "show-config",
+        place: Place::CommandLine,
+        help: "print what is in force, each value with where it was said, and exit",
+        ..PLAIN
+    },
+    Spec {
+        long: "description",
+        value: Value::Any("TEXT"),
+        place: Place::Profile,
+        help: "what --list-profiles says about the profile",
+        ..PLAIN
+    },
+    Spec {
+        long: "lock",
+        value: Value::Word("NAME"),
+        place: Place::SiteFile,
+        repeatable: true,
+        help: "an option that only this file may set",
+        paragraph: "The user's file, --config and the command line are refused with it. Guidance, \
+                    not a wall: a user can run a program of their own.",
+        ..PLAIN
+    },
+    Spec {
+        long: "enabled",
+        value: Value::YesNo,
+        built_in: "yes",
+        place: Place::SiteFile,
+        help: "no: start no session, say why and exit with status 1",
+        ..PLAIN
+    },
+    Spec {
+        long: "message",
+        value: Value::Any("TEXT"),
+        place: Place::SiteFile,
+        help: "what is said where enabled = no",
         ..PLAIN
     },
 ];
@@ -258,6 +361,11 @@ impl Spec {
     /// Every long name, the program's own first.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.long).chain(self.aliases.iter().copied())
+    }
+
+    /// May it stand on the command line?
+    pub fn is_on_command_line(&self) -> bool {
+        matches!(self.place, Place::Anywhere | Place::CommandLine)
     }
 
     /// What holds without the option, in words; empty where there is nothing to say.
@@ -275,4 +383,11 @@ pub(super) fn spec(long: &str) -> &'static Spec {
         .iter()
         .find(|spec| spec.long == long)
         .expect("the program asks only for what it lists")
+}
+
+/// The row that has this long name.
+pub(super) fn named(name: &str) -> Option<&'static Spec> {
+    TABLE
+        .iter()
+        .find(|spec| spec.names().any(|long| long == name))
 }

@@ -5,6 +5,7 @@
 //! process below. For that the test makes itself a child subreaper: a process that the second copy
 //! leaves behind becomes a child of the test, so nothing can stay without being seen.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,7 +65,8 @@ impl Player {
     pub(super) fn start(args: &[OsString]) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let mut child = Command::new("/proc/self/exe")
-            .arg0(env!("CARGO_PKG_NAME"))
+            // The site's file may lie beside the command as it was called.
+            .arg0(env::args_os().next().unwrap_or_default())
             .args(args)
             .process_group(0)
             .stdin(Stdio::piped())

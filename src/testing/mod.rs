@@ -5,6 +5,7 @@
 
 pub mod age;
 pub mod bootstrap;
+pub mod config;
 pub mod inbound;
 mod inbound_reference;
 pub mod options;
@@ -24,6 +25,7 @@ pub type Check = fn(&[u8]);
 pub const TARGETS: &[(&str, Check)] = &[
     ("age", age::check),
     ("bootstrap", bootstrap::check),
+    ("config", config::check),
     ("inbound", inbound::check),
     ("options", options::check),
     ("outbound", outbound::check),

@@ -141,6 +141,21 @@ impl Program {
         self
     }
 
+    /// A file in the private directory, with the directories above it.
+    pub fn file(self, name: impl AsRef<Path>, content: &str) -> Self {
+        let path = self.path(name);
+        let directory = path.parent().expect("it is in the private directory");
+        fs::create_dir_all(directory).expect("a directory of the test's own");
+        fs::write(path, content).expect("writing a file");
+        self
+    }
+
+    /// The same program, called by another name.
+    pub fn called(mut self, program: impl AsRef<OsStr>) -> Self {
+        self.program = program.as_ref().to_owned();
+        self
+    }
+
     /// Runs the program under a command that executes its arguments, `["nice"]` for example.
     pub fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
         let mut words: Vec<OsString> = wrapper
@@ -188,7 +203,8 @@ impl Program {
             .args(&self.args)
             .env("HOME", self.path("home"))
             .env("PATH", path);
-        command.env("SHELL", "/bin/bash").env_remove("RUST_LOG");
+        command.env("SHELL", "/bin/bash");
+        command.env_remove("RUST_LOG").env_remove("XDG_CONFIG_HOME");
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"SLURM_") {
                 command.env_remove(name);

@@ -37,9 +37,10 @@ def every_option_is_here():
     """Every option that --help shows is used by a journey, and by each of its names."""
     _, text, _ = remote("--help")
     sources = "".join(file.read_text() for file in Path(__file__).parent.glob("journey_[45]*.py"))
-    names = re.findall(r"(?m)^ {2}(?: {4}|(-\w), )(--[\w-]+)(?:, (--[\w-]+))?", text)
-    check(len(names) >= 15, f"--help shows only {names}")
-    unused = [name for group in names for name in group if name and not re.search(rf"\"{name}[\"=]", sources)]
+    rows = re.findall(r"(?m)^ {2}(?: {4})?(-(?:\w, -)?-[\w-]+(?:, --[\w-]+)*)", text)
+    check(len(rows) >= 15, f"--help shows only {rows}")
+    names = [name for row in rows for name in row.split(", ")]
+    unused = [name for name in names if not re.search(rf"\"{name}[\"=]", sources)]
     check(not unused, f"no journey uses {unused}")
 
 
@@ -144,6 +145,53 @@ def salloc_arguments_and_environment():
         session.burst()
         session.announced()
         check(session.answers()["node"] == "node2.box.test", "the server is not on node2")
+
+
+SITE = """\
+# The site's.
+lock = admit
+salloc-arg = --job-name=from the site
+
+[profile small]
+description = any node
+salloc-arg = --time=10
+
+[profile second]
+description = the second node
+salloc-arg = --nodelist=node2
+"""
+
+
+@journey(4)
+def site_file():
+    """/etc/vscode-shell-proxy.conf with two profiles and a lock, a user's file, and the options that are about files."""
+    site, own = path("login", "/etc/vscode-shell-proxy.conf"), path("login", "/home/alice/own.conf")
+    write(site, SITE)
+    write(own, "salloc-arg = --comment=own\n")
+    try:
+        check(remote("--list-profiles")[1] == "small   any node\nsecond  the second node\n", "the profiles are others")
+        for profile, node in (("small", "node1"), ("second", "node2")):
+            with Session("--profile", profile, "--config=own.conf") as session:
+                session.start()
+                check(session.answers()["node"].startswith(node), f"{profile} is on {session.answers()['node']}")
+                fields = run("login", "squeue", "-h", "-o", "%j|%k", "-u", "alice").strip()
+                check(fields == "from the site|own", f"the job's name and comment are {fields}")
+                session.hang_up()
+                nothing_left("alice")
+        status, out, _ = remote("--profile=second", "--show-config")
+        wanted = "/etc/vscode-shell-proxy.conf, line 11"
+        check(status == 0 and any(line.startswith(wanted) and line.endswith("salloc-arg = --nodelist=node2") for line in out.splitlines()),
+              f"--show-config prints {out}")
+        for words in (["--admit=any"], ["--config", "none", "--admit=any"], ["--profile=third"]):
+            status, out, err = remote(*words)
+            check(status == 2 and out == "" and err.count("\n") == 1, f"{words}: status {status}, {err!r}")
+        write(site, "enabled = no\nmessage = Closed until Friday.\n")
+        status, out, err = remote("--config=none")
+        check((status, out, err) == (1, "", f"{PROXY}: Closed until Friday.\n"), f"switched off: status {status}, {err!r}")
+        check(not jobs("alice"), f"jobs were submitted: {jobs('alice')}")
+    finally:
+        site.unlink()
+        own.unlink()
 
 
 @journey(4)
