@@ -88,6 +88,13 @@ impl<Q: Copy + PartialEq> Opening<Q> {
         self.further.front().map(|step| step.name)
     }
 
+    /// The question that is under way, and was overdue, has until `at`.
+    pub fn extend(&mut self, at: Instant) {
+        if self.has_begun && !self.is_over() {
+            self.deadline = Some(at);
+        }
+    }
+
     /// When [`Opening::overdue`] is to be asked.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

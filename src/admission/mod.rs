@@ -244,12 +244,14 @@ impl Rules {
 }
 
 /// Counts refused connections and decides which of them get a line in the log: a few at once,
-/// then one every [`Refusals::INTERVAL`], so that a scan cannot fill a disk. Each line carries
-/// the count of all, so nothing is lost but the detail.
+/// then one in each interval, so that a scan cannot fill a disk. Each line carries the count of all,
+/// so nothing is lost but the detail.
 #[derive(Debug)]
 pub struct Refusals {
+    burst: u32,
+    interval: Duration,
     total: u64,
-    /// Lines that may be written now; `lines <= BURST`.
+    /// Lines that may be written now; `lines <= burst`.
     lines: u32,
     /// Since when `lines` has been what it is; `None` while it is full.
     since: Option<Instant>,
@@ -263,9 +265,16 @@ impl Refusals {
 
     /// Nothing refused yet.
     pub fn new() -> Refusals {
+        Self::rationed(Self::BURST, Self::INTERVAL)
+    }
+
+    /// Nothing refused yet; `burst` lines at once, then one in each `interval`, of a second or more.
+    pub fn rationed(burst: u32, interval: Duration) -> Refusals {
         Refusals {
+            burst,
+            interval,
             total: 0,
-            lines: Self::BURST,
+            lines: burst,
             since: None,
         }
     }
@@ -274,11 +283,12 @@ impl Refusals {
     pub fn refused(&mut self, now: Instant) -> Option<u64> {
         self.total += 1;
         if let Some(since) = self.since {
-            let passed = now.saturating_duration_since(since).as_secs() / Self::INTERVAL.as_secs();
-            // At most BURST lines are missing, so more intervals than that do not matter.
-            let regained = passed.min(u64::from(Self::BURST - self.lines)) as u32;
+            let passed =
+                now.saturating_duration_since(since).as_secs() / self.interval.as_secs().max(1);
+            // At most `burst` lines are missing, so more intervals than that do not matter.
+            let regained = passed.min(u64::from(self.burst - self.lines)) as u32;
             self.lines += regained;
-            self.since = (self.lines < Self::BURST).then(|| since + Self::INTERVAL * regained);
+            self.since = (self.lines < self.burst).then(|| since + self.interval * regained);
         }
         self.lines = self.lines.checked_sub(1)?;
         self.since.get_or_insert(now);

@@ -5,7 +5,7 @@
 //! and the answer begin with a byte that ends no ordinary prompt, so a prompt or a motd that stands
 //! before them on the line passes at once; only a beginning of the marker is ever held.
 //!
-//! Further lines of ours may follow, which begin in the same way ([`Probe::mark`]); a shell, or what
+//! Further lines of ours may follow, which begin in the same way ([`Probe::marker`]); a shell, or what
 //! it runs for them, answers with a word between colons behind the marker. Where `set -x` traces
 //! such a line, what stands behind the marker is taken out too: so nothing of it is shown.
 
@@ -77,9 +77,11 @@ impl Probe {
         &self.line
     }
 
-    /// How every line of ours begins: `\echo @…`. Behind the `@` stands the marker of an answer.
-    pub fn mark(&self) -> &[u8] {
-        &self.echo
+    /// How an answer begins: `@` and 32 hexadecimal digits. Every line of ours begins with `\echo `
+    /// and this.
+    pub fn marker(&self) -> &str {
+        // It was made of nothing but such characters.
+        std::str::from_utf8(&self.echo[ECHO.len()..]).unwrap_or_default()
     }
 }
 

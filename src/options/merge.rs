@@ -27,6 +27,9 @@ impl Options {
             listen_port: settings.one("listen-port")?,
             admit: settings.one("admit")?,
             admit_from: settings.all("admit-from")?,
+            reach: settings.one("reach")?,
+            reach_host: settings.last("reach-host")?,
+            reach_ports: settings.last("reach-ports")?,
             launch: launch(settings, command)?,
             env: settings
                 .all("salloc-env")?

@@ -10,6 +10,7 @@ mod file;
 mod help;
 mod layers;
 mod merge;
+mod reach;
 mod report;
 mod settings;
 pub mod table;
@@ -29,6 +30,7 @@ pub use command_line::CommandLine;
 pub use file::{ConfigFile, Profile, Whose};
 pub use help::help;
 use layers::Layers;
+pub use reach::{Ports, Reach};
 pub use settings::{Origin, Setting, Settings, UsageError};
 
 /// What the command line asks for.
@@ -70,6 +72,12 @@ pub struct Options {
     pub admit: Admit,
     /// From where connections of other machines are relayed.
     pub admit_from: Vec<Cidr>,
+    /// How connections reach the server in the job.
+    pub reach: Reach,
+    /// The one address, or its name, that a relay in the job dials; `None` offers all.
+    pub reach_host: Option<String>,
+    /// The ports of which it dials one; `None` lets the kernel pick.
+    pub reach_ports: Option<Ports>,
     /// What to launch.
     pub launch: LaunchChoice,
     /// Variables for its environment: names not empty and without `=`, no NUL anywhere. A name

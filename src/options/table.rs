@@ -262,6 +262,35 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        long: "reach",
+        value: Value::Word("HOW"),
+        built_in: "direct",
+        help: "how the server in the job is reached: auto, in-job (by a relay there) or direct",
+        paragraph: "With a relay in the job the server stays on its node's loopback, and the node \
+                    connects to the login node. With direct the server listens on all of its \
+                    node's addresses, and the login node connects to it. auto takes the relay \
+                    where it can be started and reports within 3 s, else goes directly; in-job \
+                    ends the session then.",
+        ..PLAIN
+    },
+    Spec {
+        long: "reach-host",
+        value: Value::Word("HOST"),
+        default: "every address of this machine but loopback",
+        help: "the name or address of this machine that a relay in the job dials",
+        paragraph: "For login nodes of which the compute nodes reach one address only.",
+        ..PLAIN
+    },
+    Spec {
+        long: "reach-ports",
+        value: Value::Word("A-B"),
+        default: "one that the kernel picks",
+        help: "the ports of which a relay in the job dials one, such as 50000-50999",
+        paragraph: "For sites whose firewall lets compute nodes connect to such ports of the \
+                    login nodes. Each session takes one of them.",
+        ..PLAIN
+    },
+    Spec {
         short: "g",
         long: "group",
         aliases: &["workgroup"],

@@ -1,5 +1,7 @@
 //! The connections: accepted, parked until the node is known, connected, relayed, closed.
 
+mod through;
+
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,14 +16,15 @@ use crate::transfer::{End, Means, Pipes, Transfer};
 
 use super::backend::Backend;
 use super::door::Door;
+use super::in_job::{self, InJob, State};
 use super::listeners::Listeners;
 use super::{Owner, Source};
 
 /// Most connections at a time; beyond it they wait in the listener's backlog.
 pub(super) const MOST: usize = 4096;
 /// Descriptors that are not for connections: streams, poller, signals, keeper, listeners, pipes, log,
-/// tees.
-const RESERVED: usize = 96;
+/// tees; and the relay in the job.
+const RESERVED: usize = 96 + in_job::DESCRIPTORS;
 /// Connections taken in one turn of a listener.
 const ACCEPTS: usize = 64;
 /// How long accepting pauses where descriptors ran out, unless one becomes free before.
@@ -36,6 +39,8 @@ struct Forward {
     /// The index of the listener that it came through.
     listener: usize,
     peer: SocketAddr,
+    /// The number of the order that was given to the relay in the job.
+    ordered: Option<u64>,
     stage: Stage,
 }
 
@@ -52,6 +57,10 @@ enum Stage {
         server: End,
         attempt: usize,
         began: Instant,
+    },
+    /// Ordered of the relay in the job, whose connection is not here yet.
+    Ordered {
+        client: End,
     },
     Relaying(Transfer),
 }
@@ -82,6 +91,8 @@ pub(super) struct Net<'a> {
     pub(super) listeners: &'a mut Listeners,
     pub(super) backend: &'a mut Backend,
     pub(super) door: &'a mut Door,
+    /// Where connections go through a relay in the job, or that is not known yet.
+    pub(super) in_job: &'a mut Option<InJob>,
 }
 
 impl Forwards {
@@ -219,12 +230,14 @@ impl Forwards {
                     self.close(index, close, net);
                 }
             }
-            Stage::Parked { client, .. } | Stage::Connecting { client, .. }
+            Stage::Parked { client, .. }
+            | Stage::Connecting { client, .. }
+            | Stage::Ordered { client }
                 if net.reactor.ready(client.1).write_closed =>
             {
                 self.close(index, Close::Orderly, net);
             }
-            Stage::Parked { .. } => {}
+            Stage::Parked { .. } | Stage::Ordered { .. } => {}
             Stage::Connecting { server, .. } => {
                 let ready = net.reactor.ready(server.1);
                 // A socket that is still connecting is not writable; one that failed is closed too.
@@ -244,7 +257,14 @@ impl Forwards {
 
     /// The connection `index` took too long to reach its address.
     pub(super) fn connect_timeout(&mut self, index: usize, net: &mut Net<'_>) {
-        self.next_address(index, &ErrorKind::TimedOut.into(), net);
+        let error = ErrorKind::TimedOut.into();
+        match self.table.get(index) {
+            Some(Some(Forward {
+                stage: Stage::Ordered { .. },
+                ..
+            })) => self.fail(index, &error, net),
+            _ => self.next_address(index, &error, net),
+        }
     }
 
     fn open(&self) -> usize {
@@ -292,6 +312,7 @@ impl Forwards {
             number,
             listener,
             peer,
+            ordered: None,
             stage,
         });
         match self.table.get_mut(index) {
@@ -309,8 +330,13 @@ impl Forwards {
         let listener = self
             .listener_of(index)
             .and_then(|listener| net.listeners.get(listener));
-        if listener.is_none_or(|listener| listener.backend.is_none()) {
+        let Some(port) = listener.and_then(|listener| listener.backend) else {
             return;
+        };
+        match net.in_job.as_ref().map(InJob::state) {
+            None => {}
+            Some(State::Awaited) => return,
+            Some(_) => return self.order(index, port, net),
         }
         if net.backend.addresses().is_empty() {
             if net.backend.look_up(net.reactor) {
@@ -406,25 +432,14 @@ impl Forwards {
             net.backend.answered(address);
         }
         log::debug!("#{} connected", forward.number);
-        let Some(Forward {
-            number,
-            listener,
-            peer,
-            stage,
-        }) = self.table[index].take()
-        else {
+        let Some(forward) = self.table[index].take() else {
             return;
         };
-        let Stage::Connecting { client, server, .. } = stage else {
+        let Stage::Connecting { client, server, .. } = forward.stage else {
             return;
         };
         let stage = Stage::Relaying(Transfer::new(client, server));
-        self.table[index] = Some(Forward {
-            number,
-            listener,
-            peer,
-            stage,
-        });
+        self.table[index] = Some(Forward { stage, ..forward });
         self.turn(index, net);
     }
 
@@ -432,7 +447,9 @@ impl Forwards {
     fn restage(&mut self, index: usize, stage: impl FnOnce(End) -> Stage) {
         if let Some(mut forward) = self.table[index].take() {
             forward.stage = match forward.stage {
-                Stage::Parked { client, .. } | Stage::Connecting { client, .. } => stage(client),
+                Stage::Parked { client, .. }
+                | Stage::Connecting { client, .. }
+                | Stage::Ordered { client } => stage(client),
                 relaying @ Stage::Relaying(_) => relaying,
             };
             self.table[index] = Some(forward);
@@ -447,30 +464,40 @@ impl Forwards {
 
     /// The backend cannot be reached: the client learns it at once, the log once for each listener.
     fn fail(&mut self, index: usize, error: &io::Error, net: &mut Net<'_>) {
-        let listener = self
-            .listener_of(index)
-            .and_then(|listener| net.listeners.get_mut(listener));
-        if let (Some(listener), Some(Some(forward))) = (listener, self.table.get(index)) {
-            let number = forward.number;
-            let node = net.backend.node().unwrap_or_default();
-            let port = listener.backend.unwrap_or_default();
-            if std::mem::replace(&mut listener.explained, true) {
-                log::debug!("#{number} cannot connect to {node}:{port}: {error}");
-            } else if error.kind() == ErrorKind::ConnectionRefused {
-                log::warn!(
-                    "#{number} cannot connect to {node}:{port}: {error}: the server has ended, or it \
-                     listens on the node's loopback only, because it was already running and was \
-                     reused, or takes no option for its host; end that server on the node and \
-                     connect again (further refusals of this port are logged at debug level)"
-                );
-            } else {
-                log::warn!(
-                    "#{number} cannot connect to {node}:{port}: {error} (further failures of this \
-                     port are logged at debug level)"
-                );
-            }
+        if let Some(Some(forward)) = self.table.get(index) {
+            Self::explain(forward.listener, Some(forward.number), error, net);
         }
         self.close(index, Close::Reset, net);
+    }
+
+    /// Says why a connection that came through `listener` has failed.
+    fn explain(listener: usize, number: Option<u64>, error: &io::Error, net: &mut Net<'_>) {
+        let Some(listener) = net.listeners.get_mut(listener) else {
+            return;
+        };
+        let number = number.map_or(String::new(), |number| format!("#{number} "));
+        let node = net.backend.node().unwrap_or_default();
+        let port = listener.backend.unwrap_or_default();
+        if std::mem::replace(&mut listener.explained, true) {
+            log::debug!("{number}cannot connect to {node}:{port}: {error}");
+        } else if error.kind() != ErrorKind::ConnectionRefused {
+            log::warn!(
+                "{number}cannot connect to {node}:{port}: {error} (further failures of this port are \
+                 logged at debug level)"
+            );
+        } else if net.in_job.is_some() {
+            log::warn!(
+                "{number}cannot connect to {node}:{port}: {error}: the server has ended (further \
+                 refusals of this port are logged at debug level)"
+            );
+        } else {
+            log::warn!(
+                "{number}cannot connect to {node}:{port}: {error}: the server has ended, or it \
+                 listens on the node's loopback only, because it was already running and was \
+                 reused, or takes no option for its host; end that server on the node and \
+                 connect again (further refusals of this port are logged at debug level)"
+            );
+        }
     }
 
     fn close(&mut self, index: usize, close: Close, net: &mut Net<'_>) {
@@ -479,8 +506,9 @@ impl Forwards {
         };
         self.vacant.push(index);
         net.deadlines.set(Owner::Connect(index), None);
+        Self::withdraw(&forward, net.in_job.as_mut());
         let ends = match forward.stage {
-            Stage::Parked { client, .. } => [Some(client), None],
+            Stage::Parked { client, .. } | Stage::Ordered { client } => [Some(client), None],
             Stage::Connecting { client, server, .. } => [Some(client), Some(server)],
             Stage::Relaying(transfer) => {
                 let (up, down) = transfer.carried();

@@ -90,6 +90,12 @@ impl Inlet {
         }
     }
 
+    /// Nothing in this direction is to be changed, from the client's first byte on.
+    pub(super) fn pass_all(&mut self) {
+        self.inbound.pass_all();
+        self.server_start_seen = true;
+    }
+
     /// The session has been announced: from now on nothing in this direction is ours.
     pub(super) fn announced(&mut self, io: &mut Io<'_>) {
         self.inbound.pass_all();

@@ -6,11 +6,15 @@
 //! asked.
 
 mod backend;
+mod control;
+mod dial_back;
 mod door;
 mod forward;
+mod in_job;
 mod inlet;
 mod listeners;
 mod outlet;
+mod reach;
 mod sink;
 mod start;
 
@@ -27,6 +31,7 @@ use crate::intercept::ProbeAnswer;
 use crate::keeper::{Below, Ender, Keeper, Launched, Report, refused_status};
 use crate::logging;
 use crate::opening::Opening;
+use crate::options::Reach;
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::Pool;
 use crate::session::{Event, Session, Wish};
@@ -38,6 +43,7 @@ use crate::transfer::Pipes;
 use backend::{Backend, Found};
 use door::Door;
 use forward::{Forwards, Net};
+use in_job::InJob;
 use inlet::Inlet;
 use listeners::Listeners;
 use outlet::{Outlet, Said};
@@ -64,6 +70,14 @@ enum Source {
     Server(usize),
     /// The look-up of the node's name.
     Lookup,
+    /// The listener for what the relay in the job dials.
+    DialBack,
+    /// The connection with this index of somebody who has not proved to be the relay.
+    Visitor(usize),
+    /// The control connection to the relay.
+    Control,
+    /// The data connection that no client has yet.
+    Spare,
 }
 
 /// Whose deadline has come.
@@ -81,11 +95,20 @@ enum Owner {
     /// The connection with this index, under way to the node.
     Connect(usize),
     Lookup,
+    /// The pause of accepting what the relay in the job dials.
+    DialBack,
+    /// The connection with this index of somebody who has not proved to be the relay.
+    Visitor(usize),
+    /// The control connection to the relay, which is lost.
+    Control,
 }
 
-/// What the shell is asked behind the probe, before it gets the client's first byte: nothing yet.
+/// What the shell is asked behind the probe, before it gets the client's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {}
+enum Question {
+    /// To start the relay; the relay's report is the answer.
+    Relay,
+}
 
 /// Most bytes of log lines handed to stderr at one time; less than a block of its pool holds.
 const LINES: usize = 16 * 1024;
@@ -121,6 +144,11 @@ pub struct Proxy {
     forwards: Forwards,
     backend: Backend,
     door: Door,
+    reach: Reach,
+    /// The relay in the job, from before its start on; `None` where connections go directly.
+    in_job: Option<InJob>,
+    /// The relay got its time to prove itself.
+    waited_for_proof: bool,
     /// This machine's name, as `uname -n` prints it.
     here: Vec<u8>,
     unrecognised_told: bool,
@@ -203,6 +231,9 @@ impl Proxy {
                 }
                 Found::Nothing => self.lookup_failed(),
             },
+            Source::DialBack | Source::Visitor(_) | Source::Control | Source::Spare => {
+                self.turn_reach(source, now);
+            }
         }
     }
 
@@ -221,7 +252,9 @@ impl Proxy {
             ),
             Owner::Opening => {
                 if let Some(question) = self.opening.overdue(now) {
-                    self.overdue(question);
+                    match question {
+                        Question::Relay => self.relay_overdue(now),
+                    }
                 }
             }
             Owner::Orphans => {
@@ -241,6 +274,7 @@ impl Proxy {
                 self.backend.give_up(&mut self.reactor);
                 self.lookup_failed();
             }
+            Owner::DialBack | Owner::Visitor(_) | Owner::Control => self.expire_reach(owner),
         }
     }
 
@@ -299,10 +333,12 @@ impl Proxy {
             }
             Wish::EndJob => {
                 self.listeners.close(&mut self.reactor);
+                self.end_relay();
                 self.keeper.end();
             }
             Wish::EndOrphans => {
                 self.listeners.close(&mut self.reactor);
+                self.end_relay();
                 self.end_orphans(now);
             }
             Wish::Leave(status) => self.status = Some(status),
@@ -417,7 +453,7 @@ impl Proxy {
         for said in said.drain(..) {
             match said {
                 Said::Answered(answer) => self.answered(answer, stream, now),
-                Said::Word(word) => log::debug!("a shell has said {:?}", word.as_bstr()),
+                Said::Word(word) => self.heed_word(&word, now),
                 Said::AnnouncedSocket => {
                     log::warn!(
                         "the server listens on a Unix socket, which cannot be reached from here: \
@@ -473,17 +509,19 @@ impl Proxy {
         self.backend.set_node(answer.node.into(), is_here);
         self.session.tell(Event::AnnouncementReleased, now);
         self.go_on(|opening| opening.begin(now));
-        if !is_here && self.backend.look_up(&mut self.reactor) {
-            self.deadlines
-                .set(Owner::Lookup, Some(now + backend::LOOKUP_LIMIT));
+        if self.in_job.is_none() {
+            self.look_up(now);
         }
         // An address that the other stream holds has waited for this.
         self.hear(stream.other(), now);
     }
 
-    /// The question `question` of the opening has taken too long.
-    fn overdue(&mut self, question: Question) {
-        match question {}
+    /// Looks the node's addresses up, where they are not known.
+    fn look_up(&mut self, now: Instant) {
+        if self.backend.look_up(&mut self.reactor) {
+            self.deadlines
+                .set(Owner::Lookup, Some(now + backend::LOOKUP_LIMIT));
+        }
     }
 
     /// Gives the shell what the opening's next `step` has for it, and then the client's bytes.
@@ -628,6 +666,7 @@ impl Proxy {
             listeners: &mut self.listeners,
             backend: &mut self.backend,
             door: &mut self.door,
+            in_job: &mut self.in_job,
         };
         (&mut self.forwards, net)
     }

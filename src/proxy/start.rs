@@ -14,7 +14,7 @@ use crate::keeper::{self, Launched};
 use crate::launch::Launch;
 use crate::logging::{self, Target};
 use crate::opening::Opening;
-use crate::options::{LaunchChoice, Options, expand_pid};
+use crate::options::{LaunchChoice, Options, Reach, expand_pid};
 use crate::reactor::{Deadlines, Reactor, Token};
 use crate::relay::Pool;
 use crate::session::Session;
@@ -30,6 +30,7 @@ use super::forward::Forwards;
 use super::inlet::{Gate, Inlet};
 use super::listeners::Listeners;
 use super::outlet::Outlet;
+use super::reach;
 use super::sink::{Io, Orphan, Sink, Tee};
 use super::{Proxy, Source};
 
@@ -111,6 +112,19 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         .map_err(|error| cannot("make a fresh marker", error))?;
     let probe = Probe::new(random, own_shell.as_ref().and_then(|shell| shell.to_str()));
 
+    let means = match reach::prepare(options, &probe, &mut reactor) {
+        Ok(means) => means,
+        Err(why) if options.reach == Reach::InJob => {
+            return Err(StartError(format!("--reach in-job is not possible: {why}")));
+        }
+        Err(why) => {
+            log::warn!("there is no relay in the job: {why}; connections go directly to the node");
+            None
+        }
+    };
+    let (in_job, step) = means.map(|means| (means.in_job, means.step)).unzip();
+    let opening = Opening::new(step);
+
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let client_stdin = share("stdin", stdin.as_fd(), Source::Inlet, &mut reactor)?;
     let client_stdout = share("stdout", stdout.as_fd(), Source::Stdout, &mut reactor)?;
@@ -132,7 +146,6 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
 
     let mut stdio_pool = Pool::new(STDIO_BLOCK, STDIO_BLOCKS, 1);
     let sink = |name, (stream, token), tee, orphan| Sink::new(name, stream, token, tee, orphan);
-    let opening = Opening::new([]);
     let gate = match opening.is_over() {
         true => Gate::Open,
         false => Gate::Shut,
@@ -182,6 +195,9 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         forwards,
         backend: Backend::default(),
         door: Door::new(rules),
+        reach: options.reach,
+        in_job,
+        waited_for_proof: false,
         here: rustix::system::uname().nodename().to_bytes().to_vec(),
         unrecognised_told: false,
         lines: Vec::new(),

@@ -1,8 +1,9 @@
 //! What the relay is told when it starts: one line on its stdin.
 //!
-//! `MARKER reach-1 SECRET GRACE ADDRESS/PORT,ADDRESS/PORT,…`, of characters that no shell treats
-//! specially. The secret is in it: it is neither logged nor given as an argument, and the marker
-//! stands at its front so that a shell's trace of the line (`set -x`) is taken out of its streams.
+//! `MARKER:reach-1:SECRET:GRACE:ADDRESS/PORT,ADDRESS/PORT,…`, one word of characters that no shell
+//! treats specially. The secret is in it: it is neither logged nor given as an argument, and the
+//! marker stands at its front so that a shell's trace of the line (`set -x`) is taken out of its
+//! streams. One word, because dash writes a trace word by word: others may write in between.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +57,7 @@ impl Instructions {
             .map(|at| format!("{}/{}", at.ip(), at.port()))
             .collect();
         format!(
-            "{} reach-{VERSION} {} {} {}",
+            "{}:reach-{VERSION}:{}:{}:{}",
             self.marker,
             self.secret.to_hex(),
             self.grace.as_millis(),
@@ -78,7 +79,7 @@ impl Instructions {
         if line.len() > LINE {
             return None;
         }
-        let mut words = std::str::from_utf8(line).ok()?.split(' ');
+        let mut words = std::str::from_utf8(line).ok()?.splitn(5, ':');
         let marker = words.next().filter(|marker| is_marker(marker))?.to_owned();
         let version = words.next()?.strip_prefix("reach-")?;
         if version != VERSION.to_string() {
@@ -88,8 +89,7 @@ impl Instructions {
         let grace = Duration::from_millis(number(words.next()?)?);
         let addresses = words.next()?.split(',').map(address);
         let addresses: Vec<SocketAddr> = addresses.collect::<Option<_>>()?;
-        let is_whole = words.next().is_none() && grace <= LONGEST;
-        (is_whole && addresses.len() <= ADDRESSES).then_some(Self {
+        (grace <= LONGEST && addresses.len() <= ADDRESSES).then_some(Self {
             secret,
             marker,
             grace,
@@ -141,7 +141,7 @@ mod tests {
         let marker = "@0123456789abcdef0123456789abcdef";
         assert_eq!(
             line,
-            format!("{marker} reach-1 {secret} 30000 10.0.0.1/4711,fd00::1/4711")
+            format!("{marker}:reach-1:{secret}:30000:10.0.0.1/4711,fd00::1/4711")
         );
     }
 
@@ -178,6 +178,8 @@ mod tests {
             (line.replace("30000", "+3"), "a sign"),
             (line.replace("a5a5", "a5"), "a short secret"),
             (format!("{line} x"), "more"),
+            (format!("{line}:x"), "more"),
+            (line.replace(':', " "), "words"),
             (format!("{line}\n\n"), "more lines"),
             (String::new(), "nothing"),
         ] {
@@ -205,7 +207,7 @@ mod tests {
                 addresses: addresses.into_iter().map(SocketAddr::from).collect(),
             };
             let line = instructions.to_line();
-            prop_assert!(line.len() <= LINE && line.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert!(line.len() <= LINE && line.bytes().all(|byte| (b'!'..=b'~').contains(&byte)));
             prop_assert_eq!(Instructions::parse(line.as_bytes()), Ok(instructions));
         }
     }
