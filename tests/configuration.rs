@@ -20,16 +20,17 @@ fn site(text: &str) -> Program {
     let called = program.path("opt/bin/vscode-shell-proxy");
     fs::create_dir(program.path("opt/bin")).expect("a directory");
     symlink(PROXY, &called).expect("a link to the program");
-    program.called(called)
+    program.called(called).env("USER", "alice")
 }
 
-/// What `salloc` was given after `--kill-command`.
+/// What `salloc` was given after what it is always given.
 #[track_caller]
 fn given(program: Program) -> String {
     let end = program.run("");
     assert_eq!((end.code(), end.stderr_text()), (0, String::new()));
     let text = end.stdout_text();
-    let given = text.trim_end().strip_prefix("<--kill-command>");
+    let always = "<--kill-command><--job-name=vscode-alice>";
+    let given = text.trim_end().strip_prefix(always);
     given.unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
@@ -128,7 +129,8 @@ fn behind_a_link_the_sites_file_lies_beside_the_executable() {
     let program = Program::proxy().stand_in("salloc", SALLOC);
     let link = program.path("vscode-shell-proxy");
     symlink(&executable, &link).expect("a link");
-    assert_eq!(given(program.called(&link)), "<--executable>");
+    let program = program.called(&link).env("USER", "alice");
+    assert_eq!(given(program), "<--executable>");
 
     // Beside the link counts first.
     let program = site("salloc-arg = --called\n");
@@ -172,6 +174,11 @@ fn a_wrong_line_is_named_with_file_number_and_remedy() {
             &["line 1: admit \"all\"", "self, root or any"],
         ),
         ("salloc-env = =x\n", &["line 1: salloc-env \"=x\"", "NAME"]),
+        ("command = salloc 'x\n", &["line 1: command", "closing '"]),
+        ("command = salloc %x\n", &["line 1: command", "behind %"]),
+        ("job-name = %e\n", &["line 1: job-name", "behind %"]),
+        ("env = A=$-\n", &["line 1: env \"A=$-\"", "behind $"]),
+        ("unset-env = A=b\n", &["line 1: unset-env", "NAME alone"]),
         ("listen-host = \0\n", &["line 1: listen-host", "NUL"]),
     ] {
         let end = site(text).run("");
@@ -368,6 +375,94 @@ fn the_self_tests_second_copy_reads_the_same_files_once() {
     let end = session.wait();
     assert_eq!(end.code(), 0, "{}", end.stdout_text());
     let text = fs::read_to_string(given).expect("salloc was started");
-    assert_eq!(text, "--kill-command --site --mine\n");
+    assert_eq!(
+        text,
+        "--kill-command --job-name=vscode-alice --site --mine\n"
+    );
     assert!(end.stdout_text().contains("--site --mine"));
+}
+
+/// A launch command that says what it was given, one argument a line.
+const SHOW: &str = "#!/bin/sh\nprintf '%s\\n' \"$@\"\n";
+
+#[test]
+fn the_launch_command_is_the_sites_and_arguments_go_where_it_says() {
+    let launch = |command: &str| {
+        site(&format!("command = {command}\n"))
+            .stand_in("qrsh", SHOW)
+            .args(["--launch-arg", "-l", "--srun-arg=gpu=1 2"])
+    };
+    assert_eq!(
+        printed(launch("qrsh -now no 'a b' %a -- %u@%% %s")),
+        "-now\nno\na b\n-l\ngpu=1 2\n--\nalice@%\n/bin/bash\n"
+    );
+    assert_eq!(
+        printed(launch("qrsh $HOME '*' ;")),
+        "$HOME\n*\n;\n-l\ngpu=1 2\n"
+    );
+    let program = launch("qrsh %h %p --export=%e").args(["-e", "A=1", "--launch-env=B", "-eA=2"]);
+    let mut session = program.start();
+    let pid = session.pid();
+    session.end_stdin();
+    let text = session.wait().stdout_text();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a host's name");
+    let expected = format!("{}\n{pid}\n--export=A,B\n-l\ngpu=1 2\n", host.trim());
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_command_on_the_line_drops_the_configured_one_and_its_arguments() {
+    let text = "command = qrsh\nsalloc-arg = --site\ngroup = physics\njob-name = x\n";
+    let program = site(text).stand_in("own", SHOW);
+    assert_eq!(printed(program.args(["--", "own", "-x"])), "-x\n");
+    let end = site(text).args(["--command=qrsh", "--", "own"]).run("");
+    refused(&end, 2, &["--command \"qrsh\"", "cannot be combined"]);
+}
+
+#[test]
+fn a_workgroup_wraps_the_configured_command_and_may_be_looked_up() {
+    let workgroup = "#!/bin/sh\n\
+        if [ \"$1 $2\" = '-q workgroups' ]; then printf '1002 it_nss\\n1003 it_css\\n'; exit; fi\n\
+        printf '<%s>' \"$@\"\necho\n";
+    for (name, found) in [("auto", "it_nss"), ("physics", "physics")] {
+        let program = site(&format!("command = qrsh -x\ngroup = {name}\n"));
+        let end = program.stand_in("workgroup", workgroup).run("");
+        let expected = format!("<-g><{found}><--command><@><--><qrsh><-x>\n");
+        assert_eq!(end.stdout_text(), expected, "{}", end.stderr_text());
+    }
+    let program = site("").arg("--group=auto");
+    let end = program.stand_in("workgroup", "#!/bin/sh\nexit 1\n").run("");
+    refused(&end, 1, &["--group auto", "names none"]);
+    let end = site("").arg("--group=auto").run("");
+    refused(
+        &end,
+        1,
+        &["--group auto", "`workgroup -q workgroups`", "No such file"],
+    );
+}
+
+#[test]
+fn variables_of_files_are_filled_in_and_those_of_the_line_are_not() {
+    let script = "#!/bin/sh\necho \"$LIB, $SAME, $NONE, ${OLD-unset}, ${KEPT-unset}\"\n";
+    let text = "env = LIB=$PREFIX/lib:${PREFIX}64:%u\nenv = NONE=[$NOT_SET]\n\
+                unset-env = OLD\nunset-env = KEPT\nenv = KEPT=$KEPT\n";
+    let program = site(text).stand_in("salloc", script);
+    let program = program
+        .env("PREFIX", "/opt")
+        .env("OLD", "1")
+        .env("KEPT", "2");
+    assert_eq!(
+        printed(program.args(["-e", "SAME=$PREFIX %u"])),
+        "/opt/lib:/opt64:alice, $PREFIX %u, [], unset, 2\n"
+    );
+}
+
+#[test]
+fn the_jobs_name_is_the_sites_until_an_argument_names_another() {
+    let program = site("job-name = code.%u\nsalloc-arg = --job-name=own\n");
+    let end = program.run("");
+    assert_eq!(
+        end.stdout_text(),
+        "<--kill-command><--job-name=code.alice><--job-name=own>\n"
+    );
 }

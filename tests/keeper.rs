@@ -23,7 +23,7 @@ use support::slurm::Slurm;
 use support::wrapper;
 use vscode_shell_proxy::ending::{self, CANCEL_LIMIT, GRACE, JobId, Status};
 use vscode_shell_proxy::keeper::{self, Keeper, Report};
-use vscode_shell_proxy::launch::Launch;
+use vscode_shell_proxy::launch::{Environment, Launch};
 use vscode_shell_proxy::sys::channel;
 use vscode_shell_proxy::sys::spawn::{Inherited, Standing, Terms, spawn};
 
@@ -122,7 +122,11 @@ impl Kept {
         let launch = Launch {
             program: program.as_ref().to_owned(),
             args: args.iter().map(|arg| arg.as_ref().to_owned()).collect(),
-            env: marked.into_iter().chain(env).collect(),
+            environment: Environment {
+                set: marked.into_iter().chain(env).collect(),
+                ..Environment::default()
+            },
+            ..Launch::default()
         };
         let inherited = Inherited::capture().expect("captured");
         let (keeper, ends) = keeper::start_as(executable, &launch, &inherited).expect("a keeper");

@@ -72,10 +72,15 @@ pub fn start_as(
         .arg(kept.as_raw_fd().to_string())
         .arg(&launch.program)
         .args(&launch.args)
-        .envs(launch.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(shell_stdin))
         .stdout(Stdio::from(shell_stdout))
         .stderr(Stdio::from(shell_stderr));
+    for name in &launch.environment.unset {
+        command.env_remove(name);
+    }
+    for (name, value) in &launch.environment.set {
+        command.env(name, value);
+    }
     let terms = Terms {
         inherited,
         standing: Standing::Session,

@@ -1,45 +1,52 @@
-//! What the keeper starts: a program, its arguments, and what its environment gets on top.
+//! What the keeper starts: a program, its arguments, and how its environment differs from ours.
 //!
-//! Pure. The scheduler's own words are in `slurm`.
+//! Pure. A scheduler's own words are in `slurm`.
 
+mod environment;
 mod slurm;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display, Write as _};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::options::LaunchChoice;
+use crate::options::{Configured, Filling, LaunchChoice, Login, Options};
 
-/// Shells that run each line of a pipe as it comes, so that a conversation is possible. Of these
-/// ash and the Korn shells are Bourne shells in all that the probe needs; the others were measured.
-const CONVERSING: [&str; 15] = [
-    "sh", "dash", "bash", "rbash", "zsh", "csh", "tcsh", "ash", "ksh", "rksh", "mksh", "lksh",
-    "oksh", "pdksh", "yash",
-];
+pub use environment::Environment;
 
 /// A launch command.
-///
-/// Its environment is the proxy's own with `env` on top; in `env` the last value of a name counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launch {
     /// The program, looked up on `PATH` where it contains no slash.
     pub program: OsString,
     /// Its arguments, without the program's name.
     pub args: Vec<OsString>,
-    /// Variables that are added to the environment, or replaced in it.
-    pub env: Vec<(OsString, OsString)>,
+    /// How its environment differs from the proxy's own.
+    pub environment: Environment,
+    /// The user's own `SHELL`, where the job has to get that back.
+    pub own_shell: Option<OsString>,
+    /// Is it left to salloc where the shell runs? That is a matter of the cluster's settings.
+    pub is_left_to_salloc: bool,
 }
 
 impl Launch {
-    /// What was chosen, with these variables on top of its environment.
-    pub fn new(choice: &LaunchChoice, env: &[(String, String)]) -> Self {
-        let launch = match choice {
-            LaunchChoice::Salloc { workgroup, args } => Self::salloc(workgroup.as_deref(), args),
+    /// What the options ask for. `workgroup` is the one to submit under, if they ask for one.
+    pub fn new(options: &Options, login: &Login, workgroup: Option<&str>) -> Self {
+        let (environment, own_shell) = Environment::new(options, login);
+        let launch = match &options.launch {
             LaunchChoice::Command(words) => Self::command(words.iter().cloned()),
+            LaunchChoice::Configured(configured) => {
+                let shell = environment.shell(login).unwrap_or_default();
+                let filling = Filling {
+                    login,
+                    shell: &shell.to_string_lossy(),
+                    names: &names(options),
+                };
+                Self::configured(configured, &filling, workgroup)
+            }
         };
-        let env = env.iter().map(|(name, value)| (name.into(), value.into()));
         Self {
-            env: env.collect(),
+            environment,
+            own_shell,
             ..launch
         }
     }
@@ -50,33 +57,34 @@ impl Launch {
         Self {
             program: words.next().unwrap_or_default(),
             args: words.collect(),
-            env: Vec::new(),
+            ..Self::default()
         }
     }
 
-    /// Sees to a `SHELL` that can converse over a pipe, since the scheduler starts that one in the
-    /// job: fish, for one, runs nothing before its input has ended.
+    /// The configured command with what is added to it.
     ///
-    /// `inherited` is `SHELL` of the proxy's own environment; one in `env` counts before it. A
-    /// shell that is not known to converse is replaced by bash where `bash_exists` (as
-    /// `/bin/bash`), else by `/bin/sh`. The answer is the value that the job's environment has to
-    /// get back, if there is one.
-    pub fn settle_shell(
-        &mut self,
-        inherited: Option<&OsStr>,
-        bash_exists: bool,
-    ) -> Option<OsString> {
-        let given = self.env.iter().rev().find(|(name, _)| name == "SHELL");
-        let shell = given
-            .map(|(_, value)| value.as_os_str())
-            .or(inherited)
-            .map(OsStr::to_owned);
-        if shell.as_deref().is_some_and(converses) {
-            return None;
+    /// `workgroup -g NAME --command @ -- COMMAND…` runs COMMAND with the group's identity instead
+    /// of an interactive shell (the clusters' wrapper of `newgrp`, set-group-id).
+    fn configured(configured: &Configured, filling: &Filling<'_>, workgroup: Option<&str>) -> Self {
+        let command = &configured.command;
+        let fill = |words: &[_]| -> Vec<String> {
+            let words: &[crate::options::Template] = words;
+            words.iter().map(|word| word.fill(filling)).collect()
+        };
+        let (mut words, back) = (fill(&command.front), fill(&command.back));
+        let added = configured.args.iter().cloned().chain(back);
+        words.extend(added);
+        let is_salloc = slurm::is_salloc(&words);
+        if is_salloc {
+            let job_name = configured.job_name.fill(filling);
+            words.splice(1..1, slurm::salloc_arguments(&job_name));
         }
-        let substitute = if bash_exists { "/bin/bash" } else { "/bin/sh" };
-        self.env.push(("SHELL".into(), substitute.into()));
-        shell.filter(|shell| !shell.is_empty())
+        let wrapper = workgroup.map(|name| ["workgroup", "-g", name, "--command", "@", "--"]);
+        let wrapper = wrapper.iter().flatten().map(OsString::from);
+        Self {
+            is_left_to_salloc: is_salloc && !words.iter().any(|word| slurm::is_srun(word)),
+            ..Self::command(wrapper.chain(words.iter().map(OsString::from)))
+        }
     }
 
     /// The command as a shell would take it, for messages. The environment is not shown: it may
@@ -84,15 +92,6 @@ impl Launch {
     pub fn display(&self) -> impl Display + '_ {
         Words(self)
     }
-}
-
-/// Whether a shell of this path runs each line as it comes. A version behind the name (`zsh-5.9`,
-/// `ksh93`) makes no difference.
-fn converses(shell: &OsStr) -> bool {
-    let name = shell.as_bytes().rsplit(|&byte| byte == b'/').next();
-    name.and_then(|name| std::str::from_utf8(name).ok())
-        .map(|name| name.trim_end_matches(|c: char| c.is_ascii_digit() || "-._".contains(c)))
-        .is_some_and(|name| CONVERSING.contains(&name))
 }
 
 struct Words<'a>(&'a Launch);
@@ -126,13 +125,53 @@ fn quote(f: &mut fmt::Formatter<'_>, word: &OsStr) -> fmt::Result {
     f.write_char('\'')
 }
 
+/// The names of the options' variables, each once, comma-separated.
+fn names(options: &Options) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for variable in &options.env {
+        if !names.contains(&variable.name.as_str()) {
+            names.push(&variable.name);
+        }
+    }
+    names.join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{CommandTemplate, Template, Variable, Workgroup};
     use std::os::unix::ffi::OsStringExt;
 
-    fn launch(words: &[&str]) -> Launch {
-        Launch::command(words.iter().map(OsString::from))
+    fn login() -> Login {
+        Login {
+            user: "alice".to_owned(),
+            host: "login1".to_owned(),
+            pid: 42,
+            shell: Some("/usr/bin/fish".into()),
+            bash_exists: true,
+            variable: |name| (name == "HOME").then(|| "/home/alice".to_owned()),
+        }
+    }
+
+    fn configured(command: &str, args: &[&str]) -> Options {
+        let LaunchChoice::Configured(built_in) = Options::default().launch else {
+            panic!("no command is built in")
+        };
+        let command: CommandTemplate = command.parse().unwrap();
+        Options {
+            launch: LaunchChoice::Configured(Configured {
+                command,
+                args: args.iter().map(|&arg| arg.to_owned()).collect(),
+                ..built_in
+            }),
+            ..Options::default()
+        }
+    }
+
+    #[track_caller]
+    fn shown(command: &str, args: &[&str], workgroup: Option<&str>) -> String {
+        let launch = Launch::new(&configured(command, args), &login(), workgroup);
+        launch.display().to_string()
     }
 
     #[test]
@@ -141,82 +180,92 @@ mod tests {
             OsString::from("srun"),
             OsString::from_vec(vec![0xff, b' ', b'\n']),
         ];
-        let env = [("A".to_owned(), String::new())];
-        let launch = Launch::new(&LaunchChoice::Command(words.clone()), &env);
+        let options = Options {
+            launch: LaunchChoice::Command(words.clone()),
+            env: vec![Variable {
+                name: "A".to_owned(),
+                value: Template::verbatim("$HOME"),
+            }],
+            unset_env: vec!["B".to_owned()],
+            ..Options::default()
+        };
+        let launch = Launch::new(&options, &login(), None);
         assert_eq!(launch.program, words[0]);
         assert_eq!(launch.args, words[1..]);
-        assert_eq!(launch.env, [("A".into(), "".into())]);
-    }
-
-    #[test]
-    fn a_shell_that_converses_stays() {
-        for shell in [
-            "/bin/sh",
-            "/bin/bash",
-            "bash",
-            "/usr/local/bin/zsh-5.9",
-            "/bin/csh",
-            "/usr/bin/tcsh",
-            "/bin/ksh93",
-            "/bin/mksh",
-            "/bin/dash",
-        ] {
-            let mut launch = launch(&["salloc"]);
-            assert_eq!(launch.settle_shell(Some(OsStr::new(shell)), true), None);
-            assert_eq!(launch.env, [], "{shell}");
-        }
-    }
-
-    #[test]
-    fn any_other_shell_is_replaced_and_given_back() {
-        for shell in [
-            "/usr/bin/fish",
-            "nu",
-            "/opt/pwsh",
-            "/bin/bash/",
-            "/bin/false",
-        ] {
-            for (bash_exists, substitute) in [(true, "/bin/bash"), (false, "/bin/sh")] {
-                let mut launch = launch(&["salloc"]);
-                let own = launch.settle_shell(Some(OsStr::new(shell)), bash_exists);
-                assert_eq!(own, Some(shell.into()));
-                assert_eq!(launch.env, [("SHELL".into(), substitute.into())]);
-            }
-        }
-    }
-
-    #[test]
-    fn no_shell_at_all_is_replaced_and_nothing_given_back() {
-        for inherited in [None, Some(OsStr::new(""))] {
-            let mut launch = launch(&["salloc"]);
-            assert_eq!(launch.settle_shell(inherited, true), None);
-            assert_eq!(launch.env, [("SHELL".into(), "/bin/bash".into())]);
-        }
-    }
-
-    #[test]
-    fn a_shell_given_as_an_option_counts_before_the_inherited_one() {
-        let mut given = launch(&["salloc"]);
-        given.env.push(("SHELL".into(), "/usr/bin/fish".into()));
-        let own = given.settle_shell(Some(OsStr::new("/bin/bash")), true);
-        assert_eq!(own, Some("/usr/bin/fish".into()));
+        let set = [("A", "$HOME"), ("SHELL", "/bin/bash")];
         assert_eq!(
-            given.env.last(),
-            Some(&("SHELL".into(), "/bin/bash".into()))
+            launch.environment.set,
+            set.map(|(n, v)| (n.into(), v.into()))
         );
+        assert_eq!(launch.environment.unset, ["B"]);
+        assert_eq!(launch.own_shell, Some("/usr/bin/fish".into()));
+        assert!(!launch.is_left_to_salloc);
+    }
 
-        let mut given = launch(&["salloc"]);
-        given.env.push(("SHELL".into(), "/bin/zsh".into()));
+    #[test]
+    fn salloc_gets_its_arguments_in_order_behind_what_they_may_overrule() {
         assert_eq!(
-            given.settle_shell(Some(OsStr::new("/bin/fish")), true),
-            None
+            shown("salloc", &["--x11", "-p", "gpu", "--job-name=mine"], None),
+            "salloc --kill-command --job-name=vscode-alice --x11 -p gpu --job-name=mine"
         );
-        assert_eq!(given.env, [("SHELL".into(), "/bin/zsh".into())]);
+        assert_eq!(
+            shown("/opt/slurm/bin/salloc -p %u", &["-n1"], None),
+            "/opt/slurm/bin/salloc --kill-command --job-name=vscode-alice -p alice -n1"
+        );
+    }
+
+    #[test]
+    fn arguments_go_where_the_command_wants_them() {
+        assert_eq!(
+            shown("qsub -I %a -- %s", &["-l", "walltime=1"], None),
+            "qsub -I -l walltime=1 -- /bin/bash"
+        );
+        assert_eq!(shown("bsub -Is", &["-q", "x"], None), "bsub -Is -q x");
+    }
+
+    #[test]
+    fn a_workgroup_wraps_whatever_the_command_is() {
+        assert_eq!(
+            shown("srun --pty bash", &["-n1"], Some("it_css")),
+            "workgroup -g it_css --command @ -- srun --pty bash -n1"
+        );
+    }
+
+    #[test]
+    fn only_salloc_alone_leaves_open_where_the_shell_runs() {
+        for (command, is_left) in [
+            ("salloc", true),
+            ("/usr/bin/salloc -p devel", true),
+            ("salloc %a srun --pty %s", false),
+            ("srun --pty bash", false),
+            ("qrsh", false),
+        ] {
+            let launch = Launch::new(&configured(command, &[]), &login(), Some("g"));
+            assert_eq!(launch.is_left_to_salloc, is_left, "{command}");
+        }
+    }
+
+    #[test]
+    fn names_of_variables_are_listed_once() {
+        let variable = |name: &str| Variable {
+            name: name.to_owned(),
+            value: Template::with_variables("$HOME").unwrap(),
+        };
+        let options = Options {
+            env: ["A", "B", "A"].map(variable).to_vec(),
+            ..configured("flux alloc --env=%e", &[])
+        };
+        let launch = Launch::new(&options, &login(), None);
+        assert_eq!(launch.display().to_string(), "flux alloc --env=A,B");
+        assert_eq!(launch.environment.set[0].1, "/home/alice");
+        let workgroup: Workgroup = "auto".parse().unwrap();
+        assert_eq!(workgroup, Workgroup::First);
     }
 
     #[test]
     fn a_command_is_shown_as_one_line() {
-        let mut launch = launch(&["salloc", "--comment=it's", "-p", "a b", "", "x\ny"]);
+        let words = ["salloc", "--comment=it's", "-p", "a b", "", "x\ny"];
+        let mut launch = Launch::command(words.map(OsString::from).into_iter());
         launch.args.push(OsString::from_vec(vec![b'a', 0xff]));
         assert_eq!(
             launch.display().to_string(),

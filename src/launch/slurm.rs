@@ -1,49 +1,31 @@
-//! Slurm's launch command: `salloc`, under a workgroup where one is asked for.
+//! Slurm's launch command: `salloc`.
 
-use std::ffi::OsString;
+use std::path::Path;
 
-use super::Launch;
-
-impl Launch {
-    /// `salloc ARGS…`, submitted under `workgroup` where one is given.
-    ///
-    /// `--kill-command` makes salloc end its command when the allocation is revoked (cancelled, out
-    /// of time, node lost). Without it salloc waits for a shell that it has started on this machine,
-    /// for ever (measured, Slurm 22.05); to the interactive step it makes no difference.
-    ///
-    /// `workgroup -g NAME --command @ -- COMMAND…` runs COMMAND with the group's identity instead
-    /// of an interactive shell (the clusters' wrapper of `newgrp`, set-group-id).
-    pub(super) fn salloc(workgroup: Option<&str>, args: &[String]) -> Self {
-        let salloc: &[&str] = &["salloc", "--kill-command"];
-        let wrapper = workgroup.map(|name| ["workgroup", "-g", name, "--command", "@", "--"]);
-        let words = wrapper.iter().flatten().chain(salloc).copied();
-        Self::command(
-            words
-                .chain(args.iter().map(String::as_str))
-                .map(OsString::from),
-        )
-    }
+/// Whether these words start `salloc`.
+pub(super) fn is_salloc(words: &[String]) -> bool {
+    words.first().is_some_and(|program| is(program, "salloc"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether this word is `srun`, which starts the shell inside the job.
+pub(super) fn is_srun(word: &str) -> bool {
+    is(word, "srun")
+}
 
-    #[test]
-    fn salloc_gets_its_arguments_in_order() {
-        let args = ["--x11", "-p", "gpu", "--x11"].map(String::from);
-        let launch = Launch::salloc(None, &args);
-        assert_eq!(launch.program, "salloc");
-        assert_eq!(launch.args[0], "--kill-command");
-        assert_eq!(launch.args[1..], args.map(OsString::from));
-    }
+/// What `salloc` gets in front of its other arguments, so that those count more.
+///
+/// `--kill-command` makes salloc end its command when the allocation is revoked (cancelled, out of
+/// time, node lost). Without it salloc waits for a shell that it has started on this machine, for
+/// ever (measured, Slurm 22.05); to the interactive step it makes no difference.
+pub(super) fn salloc_arguments(job_name: &str) -> [String; 2] {
+    [
+        "--kill-command".to_owned(),
+        format!("--job-name={job_name}"),
+    ]
+}
 
-    #[test]
-    fn a_workgroup_wraps_salloc() {
-        let launch = Launch::salloc(Some("it_css"), &["-n1".to_owned()]);
-        assert_eq!(
-            launch.display().to_string(),
-            "workgroup -g it_css --command @ -- salloc --kill-command -n1"
-        );
-    }
+fn is(word: &str, program: &str) -> bool {
+    Path::new(word)
+        .file_name()
+        .is_some_and(|name| name == program)
 }

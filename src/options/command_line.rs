@@ -62,15 +62,13 @@ impl CommandLine {
                     }
                     _ => value,
                 };
-                let origin = Origin::CommandLine;
-                (
-                    position,
-                    Setting {
-                        spec,
-                        value,
-                        origin,
-                    },
-                )
+                let setting = Setting {
+                    spec,
+                    name: spec.long,
+                    value,
+                    origin: Origin::CommandLine,
+                };
+                (position, setting)
             }));
         }
         found.sort_by_key(|(position, _)| *position);

@@ -138,7 +138,7 @@ impl fmt::Display for ConfigFile {
         let print = |f: &mut fmt::Formatter<'_>, settings: &Settings| {
             settings
                 .iter()
-                .try_for_each(|setting| writeln!(f, "{} = {}", setting.spec.long, setting.value))
+                .try_for_each(|setting| writeln!(f, "{} = {}", setting.name, setting.value))
         };
         print(f, &self.common)?;
         self.profiles.iter().try_for_each(|profile| {
@@ -170,7 +170,7 @@ fn setting(
         return wrong(format!("{origin}: {line:?}: NAME = VALUE is expected"));
     };
     let (key, value) = (key.trim_matches(BLANKS), value.trim_matches(BLANKS));
-    let Some(spec) = named(key) else {
+    let Some((spec, name)) = named(key) else {
         let plain = key.trim_start_matches('-');
         let remedy = match named(plain) {
             Some(_) => format!("a file says {plain}, without dashes"),
@@ -192,6 +192,7 @@ fn setting(
     }
     let mut setting = Setting {
         spec,
+        name,
         value: value.to_owned(),
         origin,
     };
@@ -211,7 +212,7 @@ fn setting(
     if let Err(error) = spec.value.check(value) {
         return Err(setting.wrong(error));
     }
-    if spec.long == "lock" && !named(value).is_some_and(|spec| spec.place == Place::Anywhere) {
+    if spec.long == "lock" && !named(value).is_some_and(|(spec, _)| spec.place == Place::Anywhere) {
         return Err(setting.wrong("the name of an option that others could set is expected"));
     }
     Ok(setting)

@@ -10,7 +10,8 @@ Runs a VS Code Remote-SSH session inside a scheduler's job instead of on the
 login node. Meant as the RemoteCommand of an ssh Host stanza.
 
 COMMAND is launched instead of salloc, verbatim; its standard streams have to
-lead to a shell in the job. It cannot be combined with --group or --salloc-arg.
+lead to a shell in the job. It cannot be combined with --command, --group,
+--salloc-arg and --job-name, and what files say of these does not count.
 
 Options:
 ";

@@ -6,7 +6,7 @@ use super::settings::{Setting, Settings, UsageError, wrong};
 use super::table::YesNo;
 
 /// What a COMMAND behind `--` replaces, so that it may not stand where one of these is locked.
-const REPLACED: [&str; 2] = ["group", "salloc-arg"];
+pub(super) const REPLACED: [&str; 4] = ["command", "group", "salloc-arg", "job-name"];
 
 /// What the built-in values, the files and the command line amount to.
 pub(super) struct Layers<'a> {

@@ -1,12 +1,14 @@
 //! From settings to [`Options`]: the one place that knows what each option is for.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::str::FromStr;
 
 use log::LevelFilter;
 
-use super::settings::{Settings, UsageError, wrong};
-use super::{LaunchChoice, Options};
+use super::layers::REPLACED;
+use super::settings::{Origin, Setting, Settings, UsageError, wrong};
+use super::{Configured, LaunchChoice, Options, Template, Variable, Workgroup};
 
 impl Options {
     /// What these settings ask for, the built-in ones at their front, together with what stands
@@ -32,10 +34,10 @@ impl Options {
             reach_ports: settings.last("reach-ports")?,
             launch: launch(settings, command)?,
             env: settings
-                .all("salloc-env")?
-                .into_iter()
-                .map(|Variable(name, value)| (name, value))
-                .collect(),
+                .of("salloc-env")
+                .map(variable)
+                .collect::<Result<_, _>>()?,
+            unset_env: unset(settings)?,
         })
     }
 }
@@ -55,10 +57,14 @@ fn verbosity(up: usize, down: usize) -> Option<LevelFilter> {
 }
 
 fn launch(settings: &Settings, command: Option<&[OsString]>) -> Result<LaunchChoice, UsageError> {
-    let workgroup = settings.last("group")?;
-    let args = settings.all("salloc-arg")?;
+    let configured = Configured {
+        command: settings.one("command")?,
+        workgroup: settings.last("group")?,
+        args: settings.all("salloc-arg")?,
+        job_name: settings.one("job-name")?,
+    };
     let Some(command) = command else {
-        return Ok(LaunchChoice::Salloc { workgroup, args });
+        return Ok(LaunchChoice::Configured(configured));
     };
     match command.first() {
         None => return wrong("nothing after --: a COMMAND is expected there (without --: salloc)"),
@@ -66,11 +72,12 @@ fn launch(settings: &Settings, command: Option<&[OsString]>) -> Result<LaunchCho
             return wrong("the COMMAND after -- is an empty word: a program's name is expected");
         }
         Some(program) => {
-            let mut clashes = settings.of("group").chain(settings.of("salloc-arg"));
-            if let Some(clash) = clashes.next() {
+            // What files say is dropped. On the same line it is a contradiction.
+            let mut clashes = REPLACED.into_iter().flat_map(|long| settings.of(long));
+            if let Some(clash) = clashes.find(|clash| clash.origin == Origin::CommandLine) {
                 return wrong(format!(
-                    "{clash} cannot be combined with the COMMAND {program:?}: it is for salloc; \
-                     put it into the COMMAND"
+                    "{clash} cannot be combined with the COMMAND {program:?}: it is for the \
+                     configured command (salloc); put it into the COMMAND"
                 ));
             }
         }
@@ -78,17 +85,42 @@ fn launch(settings: &Settings, command: Option<&[OsString]>) -> Result<LaunchCho
     Ok(LaunchChoice::Command(command.to_vec()))
 }
 
-/// One `NAME[=VALUE]`.
-struct Variable(String, String);
+impl FromStr for Workgroup {
+    type Err = Infallible;
 
-impl FromStr for Variable {
-    type Err = &'static str;
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        Ok(match name {
+            "auto" => Self::First,
+            name => Self::Named(name.to_owned()),
+        })
+    }
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        if name.is_empty() || text.contains('\0') {
-            return Err("NAME or NAME=VALUE is expected, with a NAME that is not empty");
+/// One `NAME[=VALUE]`. A shell has expanded what stands on the command line; a file has none.
+fn variable(setting: &Setting) -> Result<Variable, UsageError> {
+    let (name, value) = setting
+        .value
+        .split_once('=')
+        .unwrap_or((&setting.value, ""));
+    if name.is_empty() || setting.value.contains('\0') {
+        return Err(setting.wrong("NAME or NAME=VALUE is expected, with a NAME that is not empty"));
+    }
+    let value = match setting.origin {
+        Origin::File { .. } => {
+            Template::with_variables(value).map_err(|error| setting.wrong(error))?
         }
-        Ok(Self(name.to_owned(), value.to_owned()))
+        _ => Template::verbatim(value),
+    };
+    Ok(Variable {
+        name: name.to_owned(),
+        value,
+    })
+}
+
+fn unset(settings: &Settings) -> Result<Vec<String>, UsageError> {
+    let with_value = |setting: &&Setting| setting.value.contains('=');
+    match settings.of("unset-env").find(with_value) {
+        Some(setting) => Err(setting.wrong("a NAME alone is expected")),
+        None => settings.all("unset-env"),
     }
 }

@@ -14,10 +14,12 @@ mod reach;
 mod report;
 mod settings;
 pub mod table;
+mod template;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +34,7 @@ pub use help::help;
 use layers::Layers;
 pub use reach::{Ports, Reach};
 pub use settings::{Origin, Setting, Settings, UsageError};
+pub use template::{CommandTemplate, Filling, Login, Template};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,23 +83,70 @@ pub struct Options {
     pub reach_ports: Option<Ports>,
     /// What to launch.
     pub launch: LaunchChoice,
-    /// Variables for its environment: names not empty and without `=`, no NUL anywhere. A name
-    /// may occur twice; the later one counts.
-    pub env: Vec<(String, String)>,
+    /// Variables for its environment. A name may occur twice; the later one counts.
+    pub env: Vec<Variable>,
+    /// Variables that its environment shall not have, unless `env` has them.
+    pub unset_env: Vec<String>,
 }
 
 /// What to launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaunchChoice {
-    /// `salloc` with these arguments, under a workgroup or not.
-    Salloc {
-        /// The workgroup to submit under.
-        workgroup: Option<String>,
-        /// The arguments, in order.
-        args: Vec<String>,
-    },
+    /// The configured command, with what is added to it.
+    Configured(Configured),
     /// This command, never empty: its program and its arguments, any bytes.
     Command(Vec<OsString>),
+}
+
+/// The configured command, with what is added to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configured {
+    /// The command.
+    pub command: CommandTemplate,
+    /// The workgroup to submit under.
+    pub workgroup: Option<Workgroup>,
+    /// The arguments to add, in order.
+    pub args: Vec<String>,
+    /// What salloc is told to call the job.
+    pub job_name: Template,
+}
+
+/// A workgroup to submit under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workgroup {
+    /// This one.
+    Named(String),
+    /// The first that `workgroup -q workgroups` names.
+    First,
+}
+
+impl LaunchChoice {
+    /// The workgroup to submit under.
+    pub fn workgroup(&self) -> Option<&Workgroup> {
+        match self {
+            Self::Configured(configured) => configured.workgroup.as_ref(),
+            Self::Command(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Workgroup {
+    /// The value of `--group`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named(name) => name,
+            Self::First => "auto",
+        })
+    }
+}
+
+/// A variable for the launch command's environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Not empty, without `=` and NUL.
+    pub name: String,
+    /// Without NUL.
+    pub value: Template,
 }
 
 impl Default for Options {

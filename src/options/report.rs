@@ -53,7 +53,7 @@ pub(super) fn in_force(layers: &Layers<'_>) -> String {
         for setting in &settings[hidden..] {
             lines.push((
                 format!("{}{lock}", setting.origin),
-                format!("{} = {}", spec.long, setting.value),
+                format!("{} = {}", setting.name, setting.value),
             ));
         }
     }

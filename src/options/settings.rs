@@ -28,6 +28,8 @@ pub enum Origin {
 pub struct Setting {
     /// The option.
     pub spec: &'static Spec,
+    /// The name by which it was called.
+    pub name: &'static str,
     /// Its value, as it was written; [`Setting::SET`] for a flag.
     pub value: String,
     /// Where that was.
@@ -59,11 +61,11 @@ impl Setting {
 impl fmt::Display for Setting {
     /// The option as it is written where this setting comes from, and its value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (long, value) = (self.spec.long, &self.value);
+        let (name, value) = (self.name, &self.value);
         match &self.origin {
-            Origin::BuiltIn => write!(f, "built-in {long} {value:?}"),
-            Origin::CommandLine => write!(f, "--{long} {value:?}"),
-            origin @ Origin::File { .. } => write!(f, "{origin}: {long} {value:?}"),
+            Origin::BuiltIn => write!(f, "built-in {name} {value:?}"),
+            Origin::CommandLine => write!(f, "--{name} {value:?}"),
+            origin @ Origin::File { .. } => write!(f, "{origin}: {name} {value:?}"),
         }
     }
 }
@@ -88,6 +90,7 @@ impl Settings {
         let has_value = |spec: &&Spec| !spec.built_in.is_empty();
         let setting = |spec: &'static Spec| Setting {
             spec,
+            name: spec.long,
             value: spec.built_in.to_owned(),
             origin: Origin::BuiltIn,
         };

@@ -291,28 +291,61 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
-        short: "g",
-        long: "group",
-        aliases: &["workgroup"],
-        value: Value::Word("NAME"),
-        help: "submit under this workgroup: workgroup -g NAME --command @ -- salloc ...",
+        long: "command",
+        value: Value::Any("COMMAND"),
+        built_in: "salloc",
+        help: "the launch command; %a in it is the place of --launch-arg, else its end",
+        paragraph: "Split into words as a shell does it, and never given to one. %u is the user, %h \
+                    the login node, %p the proxy's process id, %s the user's shell, %e the names \
+                    given with --launch-env, comma-separated, %% a percent sign. Its standard \
+                    streams have to lead to a shell in the job. salloc gets --kill-command and \
+                    --job-name in front of its other arguments.",
         ..PLAIN
     },
     Spec {
         short: "S",
         long: "salloc-arg",
+        aliases: &["launch-arg", "srun-arg"],
         value: Value::Any("ARG"),
         repeatable: true,
-        help: "an argument for salloc, such as --salloc-arg=--partition=devel",
+        help: "an argument for the launch command, such as --salloc-arg=--partition=devel",
         paragraph: "May be given several times; the order is kept.",
         ..PLAIN
     },
     Spec {
         short: "e",
         long: "salloc-env",
+        aliases: &["launch-env", "env"],
         value: Value::Any("NAME[=VALUE]"),
         repeatable: true,
         help: "a variable for the launch command's environment, empty without =VALUE",
+        paragraph: "In a file %u, %h, %p and $NAME or ${NAME} of the login node's environment are \
+                    filled in; %% and $$ stand for the signs themselves.",
+        ..PLAIN
+    },
+    Spec {
+        long: "unset-env",
+        value: Value::Word("NAME"),
+        repeatable: true,
+        help: "a variable that the launch command's environment shall not have",
+        paragraph: "For what means nothing on another node, such as SSH_AUTH_SOCK.",
+        ..PLAIN
+    },
+    Spec {
+        long: "job-name",
+        value: Value::Word("NAME"),
+        built_in: "vscode-%u",
+        help: "the job's name for salloc; %u, %h and %p as in --command",
+        paragraph: "It stands in front of the other arguments, so that theirs counts.",
+        ..PLAIN
+    },
+    Spec {
+        short: "g",
+        long: "group",
+        aliases: &["workgroup"],
+        value: Value::Word("NAME"),
+        help: "submit under this workgroup: workgroup -g NAME --command @ -- salloc ...",
+        paragraph: "auto is the first one that `workgroup -q workgroups` names.",
         ..PLAIN
     },
     Spec {
@@ -414,9 +447,8 @@ pub(super) fn spec(long: &str) -> &'static Spec {
         .expect("the program asks only for what it lists")
 }
 
-/// The row that has this long name.
-pub(super) fn named(name: &str) -> Option<&'static Spec> {
-    TABLE
-        .iter()
-        .find(|spec| spec.names().any(|long| long == name))
+/// The row that has this long name, and the name.
+pub(super) fn named(name: &str) -> Option<(&'static Spec, &'static str)> {
+    let find = |spec: &'static Spec| Some((spec, spec.names().find(|long| *long == name)?));
+    TABLE.iter().find_map(find)
 }

@@ -21,8 +21,15 @@ fn options(line: &[&str]) -> Options {
 #[track_caller]
 fn salloc(line: &[&str]) -> (Option<String>, Vec<String>) {
     match options(line).launch {
-        LaunchChoice::Salloc { workgroup, args } => (workgroup, args),
+        LaunchChoice::Configured(it) => (it.workgroup.map(|name| name.to_string()), it.args),
         other => panic!("{line:?} launches {other:?}"),
+    }
+}
+
+fn variable(name: &str, value: &str) -> Variable {
+    Variable {
+        name: name.to_owned(),
+        value: Template::verbatim(value),
     }
 }
 
@@ -171,13 +178,13 @@ fn every_wrong_use_is_named_with_its_remedy() {
         ),
         (
             &["-g", "it", "--", "bash"],
-            "--group \"it\" cannot be combined with the COMMAND \"bash\": it is for salloc; put \
-             it into the COMMAND",
+            "--group \"it\" cannot be combined with the COMMAND \"bash\": it is for the \
+                 configured command (salloc); put it into the COMMAND",
         ),
         (
             &["-S", "--x11", "--", "bash"],
             "--salloc-arg \"--x11\" cannot be combined with the COMMAND \"bash\": it is for \
-             salloc; put it into the COMMAND",
+                 the configured command (salloc); put it into the COMMAND",
         ),
     ] {
         match request(line) {
@@ -262,13 +269,9 @@ fn the_originals_remote_command_works() {
         expand_pid(&options.log_file.unwrap(), 42),
         Path::new("/home/1001/.log.42")
     );
-    assert_eq!(
-        options.launch,
-        LaunchChoice::Salloc {
-            workgroup: Some("it_nss".into()),
-            args: vec!["--partition=devel".into(), "--cpus-per-task=4".into()],
-        }
-    );
+    let (workgroup, args) = salloc(&line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(workgroup, Some("it_nss".into()));
+    assert_eq!(args, ["--partition=devel", "--cpus-per-task=4"]);
 }
 
 #[test]
@@ -294,16 +297,8 @@ fn repeatable_options_keep_their_order() {
     let (_, args) = salloc(&["-S", "-a", "-S=--b", "-Sc", "-S", "=d"]);
     assert_eq!(args, ["-a", "--b", "c", "=d"]);
     let env = options(&["-e", "A", "-e", "B=1=2", "--salloc-env=A=", "-e=C=x"]).env;
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    assert_eq!(
-        env,
-        [
-            pair("A", ""),
-            pair("B", "1=2"),
-            pair("A", ""),
-            pair("C", "x")
-        ]
-    );
+    let expected = [("A", ""), ("B", "1=2"), ("A", ""), ("C", "x")];
+    assert_eq!(env, expected.map(|(name, value)| variable(name, value)));
     let from = options(&["--admit-from=10.0.0.0/8", "--admit-from", "fd00::1"]).admit_from;
     assert_eq!(
         from,
@@ -326,7 +321,7 @@ fn an_empty_value_takes_back_what_a_repeatable_option_had() {
         "C",
     ];
     assert_eq!(salloc(&line).1, ["-b"]);
-    assert_eq!(options(&line).env, [("C".to_owned(), String::new())]);
+    assert_eq!(options(&line).env, [variable("C", "")]);
     let from = options(&["--admit-from=::1", "--admit-from", ""]).admit_from;
     assert_eq!(from, []);
 }
@@ -404,6 +399,7 @@ prop_compose! {
     ) -> Setting {
         Setting {
             spec,
+            name: spec.long,
             value: if spec.value == Value::None { Setting::SET.to_owned() } else { value },
             origin: Origin::CommandLine,
         }

@@ -17,6 +17,7 @@ mod outlet;
 mod reach;
 mod sink;
 mod start;
+mod workgroup;
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -14,10 +14,11 @@ use crate::keeper::{self, Launched};
 use crate::launch::Launch;
 use crate::logging::{self, Target};
 use crate::opening::Opening;
-use crate::options::{LaunchChoice, Options, Reach, expand_pid};
+use crate::options::{Options, Reach, Workgroup, expand_pid};
 use crate::reactor::{Deadlines, Reactor, Token};
 use crate::relay::Pool;
 use crate::session::Session;
+use crate::sys::login::login;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Inherited;
 use crate::sys::stdio::{Direction, Stream};
@@ -32,6 +33,7 @@ use super::listeners::Listeners;
 use super::outlet::Outlet;
 use super::reach;
 use super::sink::{Io, Orphan, Sink, Tee};
+use super::workgroup;
 use super::{Proxy, Source};
 
 /// Most bytes read at one time from a standard stream: a read that empties a whole pipe runs in
@@ -102,15 +104,14 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|error| cannot("adopt what a lost keeper leaves", error))?;
 
-    let mut launch = Launch::new(&options.launch, &options.env);
-    let own_shell = launch.settle_shell(
-        std::env::var_os("SHELL").as_deref(),
-        Path::new("/bin/bash").exists(),
-    );
+    let launch = Launch::new(options, &login(), workgroup(options)?.as_deref());
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| cannot("make a fresh marker", error))?;
-    let probe = Probe::new(random, own_shell.as_ref().and_then(|shell| shell.to_str()));
+    let probe = Probe::new(
+        random,
+        launch.own_shell.as_ref().and_then(|shell| shell.to_str()),
+    );
 
     let means = match reach::prepare(options, &probe, &mut reactor) {
         Ok(means) => means,
@@ -183,7 +184,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         keeper,
         launched: Launched::Never,
         launch: launch.display().to_string(),
-        is_salloc: matches!(options.launch, LaunchChoice::Salloc { .. }),
+        is_salloc: launch.is_left_to_salloc,
         orphans: None,
         job: None,
         opening,
@@ -225,6 +226,21 @@ fn start_log(options: &Options) -> Result<(), StartError> {
         None => Target::Stderr,
     };
     logging::init(options.verbosity, target).map_err(|error| cannot("start the log", error))
+}
+
+/// The workgroup to submit under, looked up where that is asked for.
+fn workgroup(options: &Options) -> Result<Option<String>, StartError> {
+    match options.launch.workgroup() {
+        None => Ok(None),
+        Some(Workgroup::Named(name)) => Ok(Some(name.clone())),
+        Some(Workgroup::First) => {
+            let name = workgroup::first().map_err(|error| {
+                StartError(format!("no workgroup for --group auto: {error}; name one"))
+            })?;
+            log::info!("the workgroup is {name}");
+            Ok(Some(name))
+        }
+    }
 }
 
 fn open_tee(path: &Path) -> Result<Tee, StartError> {

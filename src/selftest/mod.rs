@@ -32,7 +32,8 @@ use std::time::Instant;
 use bstr::ByteSlice;
 
 use crate::launch::Launch;
-use crate::options::{LaunchChoice, Options, expand_pid};
+use crate::options::{Options, Workgroup, expand_pid};
+use crate::sys::login::login;
 use failure::Failure;
 use player::Player;
 use report::say;
@@ -98,15 +99,13 @@ pub fn run(options: &Options, mut launch_args: Vec<OsString>) -> ExitCode {
 /// The launch in words. Where there is neither a COMMAND nor a `salloc` nor an option for it, it
 /// becomes a `bash` right here.
 fn launch(options: &Options, args: &mut Vec<OsString>) -> String {
-    let plain = LaunchChoice::Salloc {
-        workgroup: None,
-        args: Vec::new(),
-    };
-    if options.launch == plain && !is_on_path("salloc") {
+    if options.launch == Options::default().launch && !is_on_path("salloc") {
         args.extend(["--".into(), "bash".into()]);
         return "bash, here (no COMMAND is given, and no salloc is on PATH)".to_owned();
     }
-    Launch::new(&options.launch, &[]).display().to_string()
+    let workgroup = options.launch.workgroup().map(Workgroup::to_string);
+    let launch = Launch::new(options, &login(), workgroup.as_deref());
+    launch.display().to_string()
 }
 
 fn is_on_path(program: &str) -> bool {

@@ -8,6 +8,7 @@ pub mod channel;
 pub mod descendants;
 pub mod exits;
 pub mod interfaces;
+pub mod login;
 pub mod peer;
 pub mod private_file;
 pub mod reap;

@@ -147,6 +147,30 @@ def salloc_arguments_and_environment():
         check(session.answers()["node"] == "node2.box.test", "the server is not on node2")
 
 
+@journey(4)
+def launch_command():
+    """--command, its arguments by their neutral names, and the environment that comes and goes with it."""
+    words = ["--command", "salloc %a srun --pty --export=ALL,%e %s", "--launch-arg=--nodelist=node2", "--srun-arg", "--comment=ours",
+             "--job-name=%u.%h", "--launch-env=JOURNEY=1", "--env=JOURNEY2", "--unset-env=SSH_CONNECTION"]
+    with Session(*words) as session:
+        session.opening()
+        got = session.ask("echo journey: $JOURNEY, ${JOURNEY2-unset}, ${SSH_CONNECTION-unset}.", r"journey: (.*)\n").group(1)
+        check(got == "1, , unset.", f"the job's variables are {got!r}")
+        fields = run("login", "squeue", "-h", "-o", "%j|%k|%N", "-u", "alice").strip()
+        check(fields == "alice.login|ours|node2", f"the job's name, comment and node are {fields}")
+        session.burst()
+        session.announced()
+        socks.http(session.connect())
+        session.hang_up()
+    nothing_left("alice")
+    with Session() as session:
+        session.opening()
+        name = run("login", "squeue", "-h", "-o", "%j", "-u", "alice").strip()
+        check(name == "vscode-alice", f"without an option the job's name is {name}")
+        session.hang_up()
+    nothing_left("alice")
+
+
 SITE = """\
 # The site's.
 lock = admit
@@ -200,10 +224,11 @@ def workgroup():
     run("login", "bash", "-c", "getent group physics || groupadd physics; usermod -aG physics alice")
     write(path("login", "/usr/local/bin/workgroup"),
           '#!/bin/bash\n# workgroup -g NAME --command @ -- COMMAND…\n'
+          '[[ "$*" == "-q workgroups" ]] && echo "2000 physics" && exit\n'
           '[[ $1 == -g && $3 == --command && $4 == @ && $5 == -- ]] || exit 64\n'
           'exec sg "$2" -c "exec ${*@Q:6}"\n'.replace("${*@Q:6}", '$(printf "%q " "${@:6}")'))
-    for word in ("-g", "--group", "--workgroup"):
-        with Session(word, "physics") as session:
+    for word, name in (("-g", "physics"), ("--group", "physics"), ("--workgroup", "auto")):
+        with Session(word, name) as session:
             session.opening()
             got = session.ask("echo group: $(id -gn)", r"group: (.*)\n").group(1)
             check(got == "physics", f"with {word} the job's group is {got}")
