@@ -10,7 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::intercept::Probe;
 use crate::opening::Step;
 use crate::options::{Options, Reach};
-use crate::reach::{GRACE, Instructions, MISSING, NOT_EXECUTABLE, Report, Secret, launch_line};
+use crate::reach::{FAILED, GRACE, Instructions, MISSING, Report, Secret, launch_line};
 use crate::reactor::Reactor;
 use crate::session::Event;
 
@@ -148,12 +148,14 @@ impl Proxy {
         if !self.opening.awaits(Question::Relay) {
             return;
         }
-        let why = match word {
-            MISSING => "this program is not on the node, or may not be executed there".to_owned(),
-            NOT_EXECUTABLE => "the node cannot execute this program".to_owned(),
-            status => format!("it has ended with status {}", status.as_bstr()),
-        };
-        self.go_directly(&why, now);
+        match word.to_str() {
+            Ok(MISSING) => self.go_directly(
+                "this program is not on the node, or may not be executed there",
+                now,
+            ),
+            Ok(FAILED) => self.go_directly("the node cannot execute this program", now),
+            _ => {}
+        }
     }
 
     /// The relay has not reported in time.

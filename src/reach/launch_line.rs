@@ -1,20 +1,20 @@
 //! The line that starts the relay in the job's shell.
 //!
-//! `\echo INSTRUCTIONS | /bin/sh -c '…'`: so the instructions, which hold the secret, are in no
-//! argument list, and stand behind the marker at the line's front wherever a shell echoes or traces
-//! it. The rest is for sh alone, so that it need not be understood by csh. On success the relay
-//! answers the probe once more; else sh answers with the status: [`MISSING`], [`NOT_EXECUTABLE`], or
-//! the program's own. The line works in sh, dash, bash, zsh, csh, tcsh and the Korn shells
-//! (measured).
+//! `\echo INSTRUCTIONS | /bin/sh -c '…' || echo …`: so the instructions, which hold the secret, are
+//! in no argument list, and stand behind the marker at the line's front wherever a shell echoes or
+//! traces it. What csh might not understand is for sh alone, in whose place the relay then is: its
+//! parent is the shell. One word comes back: of the relay, where it could read its instructions;
+//! [`MISSING`] of sh; else [`FAILED`]. The line works in sh, dash, bash, zsh, csh, tcsh and the Korn
+//! shells (measured).
 
 use super::Instructions;
 
 /// The mode of the program that is the relay: its only argument.
 pub const MODE: &str = "--in-job";
-/// The status where there is no such program on the node, or none that may be executed there.
-pub const MISSING: &[u8] = b"127";
-/// The status where the node's kernel cannot execute it.
-pub const NOT_EXECUTABLE: &[u8] = b"126";
+/// The word where there is no such program on the node, or none that may be executed there.
+pub const MISSING: &str = "missing";
+/// The word where the program could not be executed, or did not get so far as to answer itself.
+pub const FAILED: &str = "failed";
 
 /// The line, newline included, that starts `program`, by its path on the node. `None` for a path with
 /// characters that a shell might not take literally.
@@ -25,10 +25,11 @@ pub fn launch_line(instructions: &Instructions, program: &str) -> Option<Vec<u8>
     }
     let marker = &instructions.marker;
     let line = instructions.to_line();
+    // With quotation marks the trace of sh's arguments is no answer.
     Some(
         format!(
-            "\\echo {line} | /bin/sh -c 'if test -x {program}; then {program} {MODE}; r=$?; else \
-             r=127; fi; test $r = 0 || echo {marker}:$r:'\n"
+            "\\echo {line} | /bin/sh -c 'test -x {program} && exec {program} {MODE}; echo \
+             \"{marker}:{MISSING}:\"' || echo {marker}:{FAILED}:\n"
         )
         .into_bytes(),
     )
