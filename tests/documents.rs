@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../examples/documents/files/mod.rs"]
+mod files;
+
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
@@ -113,5 +117,185 @@ fn readme_has_the_two_commands_and_they_exist() {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/run")
             .exists()
+    );
+}
+
+#[test]
+fn manual_pages_and_completions_are_those_of_the_present_options() {
+    let stale: Vec<String> = files::all()
+        .into_iter()
+        .filter(|(name, text)| read(name) != *text)
+        .map(|(name, _)| name)
+        .collect();
+    assert!(
+        stale.is_empty(),
+        "stale: {stale:?}; write them with: cargo run --example documents"
+    );
+}
+
+/// Whether a program is there; a test says aloud what it leaves out.
+fn is_there(program: &str) -> bool {
+    let is_there = Command::new(program).arg("--version").output().is_ok();
+    if !is_there {
+        // Past the capture of test output.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {program} is not installed");
+    }
+    is_there
+}
+
+/// What a command prints, on stdout and stderr.
+fn output(program: &str, args: &[&str]) -> (String, String) {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
+}
+
+const PAGES: [&str; 3] = [
+    "man/vscode-shell-proxy.1",
+    "man/vscode-cleanup.8",
+    "man/vscode-shell-proxy.conf.5",
+];
+
+#[test]
+fn manual_pages_are_set_without_a_warning() {
+    for page in PAGES {
+        if is_there("groff") {
+            let (text, warnings) = output("groff", &["-ww", "-mandoc", "-Tutf8", page]);
+            assert_eq!(warnings, "", "{page}");
+            assert!(text.len() > 1000, "{page}: {text}");
+        }
+        if is_there("man") {
+            let (_, warnings) = output("man", &["--warnings", "--local-file", page]);
+            assert_eq!(warnings, "", "{page}");
+        }
+    }
+}
+
+#[test]
+fn manual_pages_have_the_sections_of_their_kind() {
+    for page in PAGES {
+        let text = read(page);
+        let sections: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(".SH "))
+            .collect();
+        assert_eq!(
+            sections,
+            [
+                "NAME",
+                "SYNOPSIS",
+                "DESCRIPTION",
+                "OPTIONS",
+                "EXIT STATUS",
+                "FILES",
+                "ENVIRONMENT",
+                "DIAGNOSTICS",
+                "EXAMPLES",
+                "SEE ALSO"
+            ],
+            "{page}"
+        );
+    }
+}
+
+const PROGRAMS: [&str; 2] = ["vscode-shell-proxy", "vscode-cleanup"];
+
+#[test]
+fn bash_completes_options_and_values() {
+    if !is_there("bash") {
+        return;
+    }
+    let complete = |program: &str, words: &str| {
+        let function = format!("_{}", program.replace('-', "_"));
+        let script = format!(
+            "source completions/{program}.bash; COMP_WORDS=({program} {words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); {function}; echo \"${{COMPREPLY[@]}}\""
+        );
+        let (text, errors) = output("bash", &["--norc", "-c", &script]);
+        assert_eq!(errors, "", "{words}");
+        text
+    };
+    for program in PROGRAMS {
+        assert_eq!(complete(program, "--vers"), "--version\n");
+    }
+    assert_eq!(complete("vscode-cleanup", "--output j"), "json\n");
+    // As readline splits it.
+    assert_eq!(complete("vscode-shell-proxy", "--admit = r"), "root\n");
+    assert_eq!(
+        complete("vscode-shell-proxy", "--admit ="),
+        "self root any\n"
+    );
+    let commands = complete("vscode-shell-proxy", "-v -- prin");
+    assert!(commands.contains("printf"), "{commands}");
+}
+
+#[test]
+fn fish_completes_options_and_values() {
+    if !is_there("fish") {
+        return;
+    }
+    let complete = |program: &str, words: &str| {
+        let script = format!("source completions/{program}.fish; complete -C '{program} {words}'");
+        let (text, errors) = output("fish", &["--no-config", "-c", &script]);
+        assert_eq!(errors, "", "{words}");
+        text
+    };
+    for program in PROGRAMS {
+        let text = complete(program, "--vers");
+        assert!(text.starts_with("--version\t"), "{text}");
+    }
+    assert!(complete("vscode-cleanup", "--output j").starts_with("json"));
+    assert!(complete("vscode-shell-proxy", "--admit=r").starts_with("--admit=root"));
+    let commands = complete("vscode-shell-proxy", "-v -- prin");
+    assert!(commands.contains("printf"), "{commands}");
+    let options = complete("vscode-shell-proxy", "-v -- --vers");
+    assert!(!options.contains("--version"), "{options}");
+}
+
+/// zsh completes in its line editor only: one is brought up on a terminal, and asked what stands in
+/// its line behind the Tab key.
+#[test]
+fn zsh_completes_options_and_values() {
+    if !is_there("zsh") {
+        return;
+    }
+    let complete = |words: &str| {
+        let script = format!(
+            r#"
+            zmodload zsh/zpty
+            zpty line 'TERM=dumb zsh -f -i'
+            zpty -w line 'PS1= PS2= RPS1=; fpath=($PWD/completions $fpath); autoload -U compinit; compinit -u -D'
+            zpty -w line 'told() {{ print -r -- "<$BUFFER>"; BUFFER=; zle send-break }}; zle -N told; bindkey "^T" told'
+            zpty -w line 'print -r -- "<"ready">"'
+            zpty -r line text '*<ready>*'
+            zpty -n -w line $'{words}\t\C-t'
+            zpty -r line text '*<*>*'
+            print -r -- "$text"
+            zpty -d line
+            "#
+        );
+        let (text, errors) = output("zsh", &["-f", "-c", &script]);
+        assert_eq!(errors, "", "{words}");
+        let told = text.rsplit('<').next().unwrap();
+        told.split('>').next().unwrap().trim_end().to_owned()
+    };
+    for program in PROGRAMS {
+        assert_eq!(
+            complete(&format!("{program} --vers")),
+            format!("{program} --version")
+        );
+    }
+    assert_eq!(
+        complete("vscode-cleanup --output j"),
+        "vscode-cleanup --output json"
+    );
+    assert_eq!(
+        complete("vscode-shell-proxy --admit=r"),
+        "vscode-shell-proxy --admit=root"
     );
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 
 use crate::age::Age;
+use crate::options::listing;
+use crate::options::table::{PLAIN, Spec, Value};
 
 /// Trees younger than this are left alone, unless `--age` says otherwise.
 pub const AGE_DEFAULT: Age = Age::from_secs(5 * 24 * 60 * 60);
@@ -15,62 +17,87 @@ pub const GRACE_DEFAULT: Age = Age::from_secs(5);
 /// The longest grace time: a clean-up that waits for longer would meet the next one.
 pub const GRACE_MAX: Age = Age::from_secs(60 * 60);
 
-/// An option: letter (or none), long name, the value's name (empty for a flag), help.
-type Row = (&'static str, &'static str, &'static str, &'static str);
-
 /// Every option, in the sequence of the usage text.
-pub const TABLE: [Row; 11] = [
-    ("h", "help", "", "print this help and exit"),
-    ("V", "version", "", "print name and version and exit"),
-    (
-        "q",
-        "quiet",
-        "",
-        "print no line for each process, only the last one",
-    ),
-    (
-        "k",
-        "kill",
-        "",
-        "end what was found; without it nothing is touched",
-    ),
-    (
-        "a",
-        "age",
-        "AGE",
-        "only trees whose root is at least this old [5d]",
-    ),
-    (
-        "u",
-        "user",
-        "NAME",
-        "only this user's, by name or number; repeatable [all]",
-    ),
-    (
-        "p",
-        "pattern",
-        "TEXT",
-        "one more name that marks a server, as a whole component of a path; repeatable",
-    ),
-    (
-        "",
-        "include-attached",
-        "",
-        "also trees that may be in use: not orphaned, or connected to",
-    ),
-    (
-        "",
-        "include-jobs",
-        "",
-        "also trees inside a scheduler's job",
-    ),
-    (
-        "g",
-        "grace",
-        "AGE",
-        "time between SIGTERM and SIGKILL, at most 1h; 0 is SIGKILL at once [5s]",
-    ),
-    ("o", "output", "FORM", "table, json or pids [table]"),
+pub const TABLE: &[Spec] = &[
+    Spec {
+        short: "h",
+        long: "help",
+        help: "print this help and exit",
+        ..PLAIN
+    },
+    Spec {
+        short: "V",
+        long: "version",
+        help: "print name and version and exit",
+        ..PLAIN
+    },
+    Spec {
+        short: "q",
+        long: "quiet",
+        help: "print no line for each process, only the last one",
+        ..PLAIN
+    },
+    Spec {
+        short: "k",
+        long: "kill",
+        help: "end what was found; without it nothing is touched",
+        paragraph: "SIGTERM first; after --grace, SIGKILL. The whole tree is stopped and looked at \
+                    once more before, and continued if it turns out to be in use.",
+        ..PLAIN
+    },
+    Spec {
+        short: "a",
+        long: "age",
+        value: Value::Word("AGE"),
+        built_in: "5d",
+        help: "only trees whose root is at least this old",
+        ..PLAIN
+    },
+    Spec {
+        short: "u",
+        long: "user",
+        value: Value::Word("NAME"),
+        default: "all",
+        repeatable: true,
+        help: "only this user's, by name or number",
+        paragraph: "For root; others see their own in any case.",
+        ..PLAIN
+    },
+    Spec {
+        short: "p",
+        long: "pattern",
+        value: Value::Word("TEXT"),
+        repeatable: true,
+        help: "one more name that marks a server, as a whole component of a path",
+        paragraph: "The directories of VS Code and its descendants are known.",
+        ..PLAIN
+    },
+    Spec {
+        long: "include-attached",
+        help: "also trees that may be in use: not orphaned, or connected to",
+        ..PLAIN
+    },
+    Spec {
+        long: "include-jobs",
+        help: "also trees inside a scheduler's job",
+        ..PLAIN
+    },
+    Spec {
+        short: "g",
+        long: "grace",
+        value: Value::Word("AGE"),
+        built_in: "5s",
+        help: "time between SIGTERM and SIGKILL, at most 1h; 0 is SIGKILL at once",
+        ..PLAIN
+    },
+    Spec {
+        short: "o",
+        long: "output",
+        value: Value::OneOf("FORM", &["table", "json", "pids"]),
+        built_in: "table",
+        help: "table, json or pids",
+        ..PLAIN
+    },
 ];
 
 /// The form of the listing.
@@ -222,11 +249,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, UsageE
 
 fn parser() -> getopts::Options {
     let mut parser = getopts::Options::new();
-    for (short, long, value, help) in TABLE {
-        match (long, value) {
-            ("user" | "pattern", _) => parser.optmulti(short, long, help, value),
-            (_, "") => parser.optflag(short, long, help),
-            _ => parser.optopt(short, long, help, value),
+    for spec in TABLE {
+        let (short, long, value) = (spec.short, spec.long, spec.value.name());
+        match spec.value {
+            Value::None => parser.optflag(short, long, ""),
+            _ if spec.repeatable => parser.optmulti(short, long, "", value),
+            _ => parser.optopt(short, long, "", value),
         };
     }
     parser
@@ -253,34 +281,15 @@ fn explain(error: &getopts::Fail) -> String {
 
 /// The text of `--help`.
 pub fn usage() -> String {
-    let mut text = String::from(
+    format!(
         "Usage: vscode-cleanup [OPTION]...\n\
          Finds VS Code servers that were left behind, with all their processes, and\n\
-         ends them where --kill is given.\n\n",
-    );
-    for (short, long, value, help) in TABLE {
-        let short = if short.is_empty() {
-            "    ".to_owned()
-        } else {
-            format!("-{short}, ")
-        };
-        let option = format!("{short}--{long} {value}");
-        let mut line = format!("  {option:<24}");
-        for word in help.split(' ') {
-            // 79 columns, as in any terminal.
-            if line.chars().count() + 1 + word.chars().count() > 79 {
-                text += line.trim_end();
-                text.push('\n');
-                line = " ".repeat(26);
-            }
-            line.push(' ');
-            line += word;
-        }
-        text += &line;
-        text.push('\n');
-    }
-    text + "\nAGE is a sequence of numbers with units d, h, m or s (5d6h10m45s), or seconds.\n\
-            Exit status: 0 done, 1 something could not be ended, 2 wrong use.\n"
+         ends them where --kill is given.\n\n\
+         {}\n\
+         AGE is a sequence of numbers with units d, h, m or s (5d6h10m45s), or seconds.\n\
+         Exit status: 0 done, 1 something could not be ended, 2 wrong use.\n",
+        listing(TABLE.iter())
+    )
 }
 
 /// The text of `--version`.
@@ -382,15 +391,16 @@ mod tests {
     #[test]
     fn usage_names_every_option_within_a_terminal() {
         let usage = usage();
-        for (short, long, value, _) in TABLE {
-            assert!(usage.contains(&format!("--{long} {value}").trim_end().to_owned()));
-            assert!(short.is_empty() || usage.contains(&format!("-{short}, --{long}")));
+        for spec in TABLE {
+            let long = format!("--{} {}", spec.long, spec.value.name());
+            assert!(usage.contains(long.trim_end()), "{long}");
+            let short = format!("-{}, --{}", spec.short, spec.long);
+            assert!(spec.short.is_empty() || usage.contains(&short), "{short}");
         }
-        assert!(usage.lines().all(|line| line.len() < 80), "{usage}");
-        assert!(
-            usage.contains(&format!("[{AGE_DEFAULT}]"))
-                && usage.contains(&format!("[{GRACE_DEFAULT}]"))
-        );
+        assert!(usage.lines().all(|line| line.len() <= 80), "{usage}");
+        for default in [AGE_DEFAULT, GRACE_DEFAULT] {
+            assert!(usage.contains(&format!("(default: {default})")), "{usage}");
+        }
         assert!(usage.contains(&format!("at most {GRACE_MAX}")));
     }
 }

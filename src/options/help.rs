@@ -1,7 +1,7 @@
 //! The text of `--help`, made from the table.
 
 use super::command_line::on_command_line;
-use super::table::Value;
+use super::table::{Spec, Value};
 
 const USAGE: &str = "\
 Usage: vscode-shell-proxy [OPTIONS] [-- COMMAND [ARG...]]
@@ -18,9 +18,14 @@ Options:
 
 /// The text of `--help`, at most 80 columns wide.
 pub fn help() -> String {
+    USAGE.to_owned() + &listing(on_command_line())
+}
+
+/// These options as `--help` shows them, at most 80 columns wide.
+pub(crate) fn listing(specs: impl Iterator<Item = &'static Spec>) -> String {
     const COLUMN: usize = 29;
-    let mut text = USAGE.to_owned();
-    for spec in on_command_line() {
+    let mut text = String::new();
+    for spec in specs {
         let mut left = match spec.short {
             "" => "      ".to_owned(),
             short => format!("  -{short}, "),

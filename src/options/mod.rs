@@ -31,6 +31,7 @@ use crate::admission::{Admit, Cidr, Rules};
 pub use command_line::CommandLine;
 pub use file::{ConfigFile, Profile, Whose};
 pub use help::help;
+pub(crate) use help::listing;
 use layers::Layers;
 pub use reach::{Ports, Reach};
 pub use settings::{Origin, Setting, Settings, UsageError};

@@ -14,6 +14,8 @@ pub enum Value {
     Any(&'static str),
     /// Not empty, and no `-` at its beginning: that is the next option, after a forgotten value.
     Word(&'static str),
+    /// One of these words.
+    OneOf(&'static str, &'static [&'static str]),
     /// `yes` or `no`; `true` and `false` are understood too.
     YesNo,
     /// A whole number from `min` to `max`.
@@ -30,7 +32,7 @@ impl Value {
     pub fn name(self) -> &'static str {
         match self {
             Value::None => "",
-            Value::Any(name) | Value::Word(name) => name,
+            Value::Any(name) | Value::Word(name) | Value::OneOf(name, _) => name,
             Value::YesNo => "yes|no",
             Value::Number { .. } => "N",
         }
@@ -50,6 +52,11 @@ impl Value {
                 "{name} is expected, and it must not begin with - (a path may begin with ./)"
             )),
             Value::Word(_) => Ok(()),
+            Value::OneOf(_, words) if words.contains(&text) => Ok(()),
+            Value::OneOf(_, words) => Err(match words {
+                [others @ .., last] => format!("{} or {last} is expected", others.join(", ")),
+                [] => "no value is right".to_owned(),
+            }),
             Value::YesNo => text.parse::<YesNo>().map(drop).map_err(str::to_owned),
             Value::Number { min, max } => match text.parse::<u32>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(()),
@@ -114,8 +121,8 @@ pub struct Spec {
     pub paragraph: &'static str,
 }
 
-/// A row to start from, so that the table shows only what an option has.
-const PLAIN: Spec = Spec {
+/// A row to start from, so that a table shows only what an option has.
+pub(crate) const PLAIN: Spec = Spec {
     short: "",
     long: "",
     aliases: &[],
@@ -245,7 +252,7 @@ pub const TABLE: &[Spec] = &[
     },
     Spec {
         long: "admit",
-        value: Value::Word("WHO"),
+        value: Value::OneOf("WHO", &["self", "root", "any"]),
         built_in: "self",
         help: "whose local connections are relayed: self, root (and self) or any",
         paragraph: "The owner of the connecting socket is looked up before a byte is relayed. \
