@@ -18,9 +18,12 @@ use crate::sys::spawn::{Inherited, Standing, Terms, spawn};
 /// The program that takes a job back.
 const SCANCEL: &str = "scancel";
 
-/// What is to be ended.
+/// What is to be ended: what is below this process, and what is named here.
 #[derive(Clone, Debug)]
 pub struct Below {
+    /// A process that is none of our descendants, and is ended with all below it. Nobody tells us
+    /// when they end, so the owner calls [`Ender::look`] now and then.
+    pub top: Option<Identity>,
     /// The launch command: its pid where it lives (as far as this process can tell), how it ended
     /// where it has.
     pub launch: Launched,
@@ -139,12 +142,18 @@ impl Ender {
 
     /// A round of reaping is over, and this is what it left.
     pub fn settle(&mut self, now: Instant, left: Left) {
-        if left == Left::None {
+        if left == Left::None && self.below.top.is_none() {
             self.ending.emptied();
         } else if std::mem::take(&mut self.reaped) {
             let steps = self.ending.reaped();
             self.perform(now, steps);
         }
+    }
+
+    /// Looks which processes are left, and signals those that were born meanwhile.
+    pub fn look(&mut self, now: Instant) {
+        let steps = self.ending.reaped();
+        self.perform(now, steps);
     }
 
     /// Acts on the deadlines that `now` has reached.
@@ -228,20 +237,31 @@ impl Ender {
         let own = getpid();
         let mut except = self.below.except.clone();
         except.extend(self.cancel.map(|(pid, _)| pid));
+        // What was below `top` is so no more when its parent has ended.
+        let with: Vec<Identity> = match self.below.top {
+            Some(top) => [top].into_iter().chain(self.told.clone()).collect(),
+            None => Vec::new(),
+        };
         let scope = Scope {
             root: own,
             session: self.below.session,
+            with: &with,
             except: &except,
         };
-        let processes = match descendants::descendants(scope) {
+        let mut processes = match descendants::descendants(scope) {
             Ok(processes) => processes,
             Err(error) => {
                 self.note(Note::NoScan(error));
                 return self.signal_launch(pass);
             }
         };
-        if processes.is_empty() && !self.below.except.is_empty() {
-            // Children that are not meant live on, so no wait(2) will say this.
+        if self.below.top.is_some() {
+            // Whoever reaps them, it is not us.
+            processes.retain(|process| !process.has_ended);
+        }
+        if processes.is_empty() && (!self.below.except.is_empty() || self.below.top.is_some()) {
+            // Children that are not meant live on, or those that are meant are not ours: no wait(2)
+            // will say this.
             self.ending.emptied();
         }
         // Later passes of the same kind meet the same ones again.
@@ -257,6 +277,14 @@ impl Ender {
             let pid = salloc.pid().as_raw_pid();
             processes.iter().any(|process| process.parent == pid)
         };
+        let top = self.below.top;
+        let is_orphan = |orphan: &Process| match top {
+            None => orphan.parent == own.as_raw_pid(),
+            Some(_) => {
+                let is_parent = |process: &Process| process.pid().as_raw_pid() == orphan.parent;
+                !processes.iter().any(is_parent)
+            }
+        };
         for process in &processes {
             let signals: &[Signal] = match pass {
                 Pass::Kill => &[Signal::KILL],
@@ -266,7 +294,7 @@ impl Ender {
                 {
                     continue;
                 }
-                Pass::TerminateOrphans if process.parent != own.as_raw_pid() => continue,
+                Pass::TerminateOrphans if !is_orphan(process) => continue,
                 Pass::TerminateRest if !process.is_salloc => continue,
                 // An interactive shell ignores SIGTERM, but not the hang-up; a stopped process
                 // takes neither before it is continued. salloc releases its job on SIGTERM, and

@@ -21,15 +21,13 @@ mod ender;
 mod handle;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
@@ -43,9 +41,9 @@ use control::{LIMIT, Order};
 use crate::ending::{JobId, Outcome, Status};
 use crate::sys::channel::{self, Received};
 use crate::sys::reap;
-use crate::sys::signals::Signals;
+use crate::sys::signals::{Signals, shield};
 use crate::sys::spawn::{
-    Inherited, Standing, Terms, close_others, notice_children, spawn, take_kept,
+    Inherited, Standing, Terms, leave_streams, notice_children, spawn, take_kept,
 };
 
 /// The hidden mode's name: the first argument of the executable. Behind it come the number of the
@@ -99,19 +97,7 @@ impl Process {
         let inherited = Inherited::capture()?;
         // No signal but SIGKILL ends the keeper: not those for which it has a use, and not others
         // that somebody might send to a whole session. Faults of its own still do.
-        let mut blocked = SigSet::all();
-        for fault in [
-            Signal::SIGABRT,
-            Signal::SIGBUS,
-            Signal::SIGFPE,
-            Signal::SIGILL,
-            Signal::SIGSEGV,
-            Signal::SIGSYS,
-            Signal::SIGTRAP,
-        ] {
-            blocked.remove(fault);
-        }
-        blocked.thread_block()?;
+        shield()?;
         let signals = Signals::block(&[
             Signal::SIGCHLD,
             Signal::SIGTERM,
@@ -134,7 +120,6 @@ impl Process {
 
     /// Starts the launch command, unless the end was ordered already, and lets go of its streams.
     fn launch(&mut self, mut command: Command) -> io::Result<()> {
-        let null = File::options().read(true).write(true).open("/dev/null")?;
         self.hear();
         if self.ender.is_none() {
             let terms = Terms {
@@ -157,13 +142,9 @@ impl Process {
                 }
             }
         }
-        dup2_stdin(&null)?;
-        dup2_stdout(&null)?;
-        dup2_stderr(&null)?;
-        drop(null);
         let channel = self.control.as_ref().map(AsFd::as_fd);
         let kept: Vec<_> = channel.into_iter().chain([self.signals.as_fd()]).collect();
-        close_others(&kept)
+        leave_streams(&kept)
     }
 
     /// Waits for what happens, and returns after the end.
@@ -246,6 +227,7 @@ impl Process {
     fn end(&mut self) {
         if self.ender.is_none() {
             let below = Below {
+                top: None,
                 launch: self.launched,
                 session: Some(getpid()),
                 job: self.job,

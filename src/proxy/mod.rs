@@ -432,6 +432,7 @@ impl Proxy {
     fn end_orphans(&mut self, now: Instant) {
         log::error!("the keeper is lost: ending what it left");
         let below = Below {
+            top: None,
             launch: self.launched,
             session: Some(self.keeper.pid()),
             job: self.job,

@@ -80,6 +80,7 @@ fn processes() -> Vec<Process> {
     let scope = Scope {
         root: getpid(),
         session: None,
+        with: &[],
         except: &[],
     };
     descendants(scope).unwrap_or_default()

@@ -30,6 +30,8 @@ pub struct Process {
     pub session: i32,
     /// Whether it is called `salloc`.
     pub is_salloc: bool,
+    /// Whether it has ended, and its parent does not know yet.
+    pub has_ended: bool,
 }
 
 impl Process {
@@ -46,6 +48,8 @@ pub struct Scope<'a> {
     pub root: Pid,
     /// A session whose members are descendants by definition.
     pub session: Option<Pid>,
+    /// Processes that are descendants by definition, while they live.
+    pub with: &'a [Identity],
     /// Processes that are left out, with everything below them.
     pub except: &'a [Pid],
 }
@@ -54,6 +58,11 @@ pub struct Scope<'a> {
 /// may be missing.
 pub fn descendants(scope: Scope<'_>) -> io::Result<Vec<Process>> {
     Ok(select(scan()?, scope))
+}
+
+/// What the process with this pid is known by, if there is one.
+pub fn identity(pid: Pid) -> Option<Identity> {
+    read(pid).map(|process| process.identity)
 }
 
 /// Sends `signals`, in this order, to this process, unless the pid belongs to another one by now.
@@ -108,8 +117,9 @@ fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
     let is_salloc = line[..behind_name].ends_with(b"(salloc)");
     let text = std::str::from_utf8(&line[behind_name..]).ok()?;
     let mut fields = text.split_ascii_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
     // The state is field 3 of the line.
-    let parent = fields.nth(4 - 3)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(6 - 5)?.parse().ok()?;
     let started = fields.nth(22 - 7)?.parse().ok()?;
     Some(Process {
@@ -117,6 +127,7 @@ fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
         parent,
         session,
         is_salloc,
+        has_ended,
     })
 }
 
@@ -135,6 +146,12 @@ fn select(mut all: Vec<Process>, scope: Scope<'_>) -> Vec<Process> {
     let mut found = Vec::new();
     // Before the root itself is found by way of its session, or of a loop of stale parents.
     tree.take_below(raw(scope.root), &mut found);
+    for with in scope.with {
+        // Another process may have the id by now.
+        if all.iter().any(|process| process.identity == *with) {
+            tree.take_one(raw(with.pid), &mut found);
+        }
+    }
     for process in &all {
         if scope
             .session
@@ -210,6 +227,7 @@ mod tests {
             parent,
             session,
             is_salloc: false,
+            has_ended: false,
         };
         table.iter().map(process).collect()
     }
@@ -219,6 +237,7 @@ mod tests {
         let scope = Scope {
             root: pid(10),
             session: session.map(pid),
+            with: &[],
             except: &except,
         };
         let found = select(processes(table), scope);
@@ -254,6 +273,27 @@ mod tests {
     fn an_exception_covers_what_is_below_it() {
         let table = [(10, 1, 10), (20, 10, 10), (21, 20, 10), (30, 10, 10)];
         assert_eq!(selected(&table, Some(10), &[20, 99]), [30]);
+    }
+
+    #[test]
+    fn a_process_that_is_meant_is_found_with_what_is_below_it_unless_it_is_another_one() {
+        let table = [(10, 1, 10), (20, 1, 20), (21, 20, 20), (30, 1, 30)];
+        let found = |started| -> Vec<i32> {
+            let with = [Identity {
+                pid: pid(20),
+                started,
+            }];
+            let scope = Scope {
+                root: pid(10),
+                session: None,
+                with: &with,
+                except: &[],
+            };
+            let found = select(processes(&table), scope);
+            found.iter().map(|found| found.pid().as_raw_pid()).collect()
+        };
+        assert_eq!(found(0), [20, 21]);
+        assert_eq!(found(1), []);
     }
 
     #[test]
@@ -313,9 +353,10 @@ mod tests {
 
     #[test]
     fn a_name_may_look_like_the_fields_behind_it() {
-        let line = b"42 (a) S 1 (b) R) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 1234567 1";
+        let line = b"42 (a) Z 1 (b) R) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 1234567 1";
         let process = parse(pid(42), line).expect("a stat line");
         assert_eq!((process.parent, process.session), (7, 9));
+        assert!(!process.has_ended);
         assert_eq!(process.identity.started, 1_234_567);
     }
 

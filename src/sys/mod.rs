@@ -4,6 +4,7 @@
 //! in the crate.
 
 pub mod adopter;
+pub mod background;
 pub mod channel;
 pub mod descendants;
 pub mod exits;
@@ -17,3 +18,4 @@ pub mod spawn;
 pub mod splice;
 pub mod stdio;
 pub mod tcp;
+pub mod unix_socket;

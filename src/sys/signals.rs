@@ -48,6 +48,24 @@ impl Signals {
     }
 }
 
+/// Blocks every signal in the calling thread but those of its own faults: only SIGKILL ends it then,
+/// and what it does with [`Signals`].
+pub fn shield() -> io::Result<()> {
+    let mut blocked = SigSet::all();
+    for fault in [
+        Signal::SIGABRT,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGSEGV,
+        Signal::SIGSYS,
+        Signal::SIGTRAP,
+    ] {
+        blocked.remove(fault);
+    }
+    Ok(blocked.thread_block()?)
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -4,7 +4,7 @@
     reason = "pre_exec, and descriptors that arrive by number"
 )]
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-use nix::unistd::{getppid, setsid};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getppid, setsid};
 use rustix::process::Pid;
 
 /// What this process was started with and changes for itself: a child gets it back.
@@ -138,11 +138,22 @@ pub fn take_kept(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes every descriptor but the standard streams and `kept`: whoever started us may have left
-/// some open, and a process that lives on would hide their end.
+/// Lets go of the streams that this process was started with, and of whatever else whoever started
+/// it may have left open: a process that lives on would hide their end. What stays is `kept`, and
+/// `/dev/null` as the standard streams.
 ///
-/// Nothing else in this process may own one.
-pub fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Nothing else in this process may own a descriptor.
+pub fn leave_streams(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    drop(null);
+    close_others(kept)
+}
+
+/// Closes every descriptor but the standard streams and `kept`.
+fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut numbers: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
     numbers.sort_unstable();
     let mut first = 3;
@@ -182,7 +193,6 @@ fn close_listed(first: RawFd, last: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
     use std::io::Read;
     use std::process::Stdio;
 
