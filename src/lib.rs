@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! bin/*
-//! proxy   selftest   keeper   cleanup   configuration
+//! proxy   in_job   selftest   keeper   cleanup   configuration
 //! transfer   launch
 //! reactor   logging   sys                       system calls live here and above
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
@@ -23,6 +23,7 @@ pub mod age;
 pub mod cleanup;
 pub mod configuration;
 pub mod ending;
+pub mod in_job;
 pub mod intercept;
 pub mod keeper;
 pub mod launch;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use vscode_shell_proxy::options::{self, CommandLine, Request, UsageError};
-use vscode_shell_proxy::{configuration, keeper, proxy, resolve, selftest};
+use vscode_shell_proxy::{configuration, in_job, keeper, proxy, resolve, selftest};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -13,6 +13,9 @@ fn main() -> ExitCode {
     let mut args = args.peekable();
     if args.next_if(|mode| mode == keeper::MODE).is_some() {
         return keeper::run(args);
+    }
+    if args.next_if(|mode| mode == in_job::MODE).is_some() {
+        return in_job::run(args);
     }
     if args.next_if(|mode| mode == resolve::MODE).is_some() {
         return resolve::run(args).into();

@@ -10,7 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::intercept::Probe;
 use crate::opening::Step;
 use crate::options::{Options, Reach};
-use crate::reach::{FAILED, GRACE, Instructions, MISSING, Report, Secret, launch_line};
+use crate::reach::{FAILED, GRACE, Instructions, MISSING, Report, Secret, UNREACHED, launch_line};
 use crate::reactor::Reactor;
 use crate::session::Event;
 
@@ -154,6 +154,11 @@ impl Proxy {
                 now,
             ),
             Ok(FAILED) => self.go_directly("the node cannot execute this program", now),
+            Ok(UNREACHED) => self.go_directly(
+                "it cannot connect to this machine at any of the addresses that it was given \
+                 (--reach-host and --reach-ports tell which)",
+                now,
+            ),
             _ => {}
         }
     }

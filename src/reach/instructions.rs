@@ -16,6 +16,10 @@ use super::handshake::Secret;
 pub const ADDRESSES: usize = 16;
 /// Most bytes of a line, without its newline: any shell and terminal takes as much.
 pub const LINE: usize = 1000;
+/// The word by which the relay answers that it is up.
+pub const IN_JOB: &str = "in-job";
+/// The word by which it answers that it cannot reach the proxy.
+pub const UNREACHED: &str = "unreached";
 /// How long the relay goes on without a control connection before it ends the job.
 pub const GRACE: Duration = Duration::from_secs(30);
 
@@ -29,7 +33,8 @@ const MARKER: usize = 33;
 pub struct Instructions {
     /// Of this session.
     pub secret: Secret,
-    /// How the line begins that answers the probe.
+    /// How the line begins that answers (see [`crate::intercept::Probe::marker`]): `@` and 32
+    /// hexadecimal digits.
     pub marker: String,
     /// How long to go on without a control connection; whole milliseconds, at most an hour.
     pub grace: Duration,
@@ -63,6 +68,11 @@ impl Instructions {
             self.grace.as_millis(),
             addresses.join(",")
         )
+    }
+
+    /// The line by which the relay says `word`, newline included.
+    pub fn answer(&self, word: &str) -> String {
+        format!("{}:{word}:\n", self.marker)
     }
 
     /// The instructions in `line`, which may end in a newline.

@@ -22,8 +22,9 @@
 //! [`Order::Open`] for it; the relay binds that number's connection to the target, dials the next
 //! spare, and answers [`Report::Opened`] or [`Report::Failed`]. The client's bytes may follow the
 //! order at once. A number that is not dialled yet (a burst) is dialled when its order comes. Where
-//! the target cannot be reached the data connection is reset. A number is used once; an order that
-//! comes again is answered again and has no other effect ([`Sequence`]).
+//! the target cannot be reached the data connection is reset; and the proxy resets one that it gives
+//! up, since a mere end may be a client's that has said all that it has to say. A number is used once;
+//! an order that comes again is answered again and has no other effect ([`Sequence`]).
 //!
 //! Everything here is pure: no descriptor, no clock, no randomness; what a peer says is bounded.
 
@@ -37,7 +38,7 @@ pub use frames::{Decoder, LIMIT, Malformed, Message, Order, Report, TEXT, Target
 pub use handshake::{
     Acceptor, CHALLENGE, Dialler, HELLO, NONCE, Nonce, PROOF, Reached, Refusal, Role, Secret,
 };
-pub use instructions::{ADDRESSES, GRACE, Instructions, LINE, Unreadable};
+pub use instructions::{ADDRESSES, GRACE, IN_JOB, Instructions, LINE, UNREACHED, Unreadable};
 pub use launch_line::{FAILED, MISSING, MODE, launch_line};
 pub use pairing::{Arrival, Pairing, Sequence, Turn};
 

@@ -16,6 +16,7 @@
 )]
 
 pub mod processes;
+pub mod reach;
 pub mod slurm;
 pub mod tcp;
 pub mod wrapper;
