@@ -24,14 +24,7 @@ pub(super) fn rewrite(text: &[u8]) -> (Vec<u8>, Vec<Notice>) {
             Token::Word { .. } | Token::Unfinished { .. } if std::mem::take(&mut is_file) => {}
             Token::Unfinished { chars } => {
                 // Nothing is decided any more, but it may be too long already.
-                let mut trial = Script {
-                    text,
-                    edits: Vec::new(),
-                    notices: Vec::new(),
-                    args_changed: script.args_changed,
-                };
-                trial.word(&mut command, &chars, text.len());
-                if trial.notices == [Notice::TooLong] {
+                if script.would_be_too_long(&mut command, &chars, text.len()) {
                     script.notices.push(Notice::TooLong);
                     command = Command::default();
                 }
@@ -42,8 +35,11 @@ pub(super) fn rewrite(text: &[u8]) -> (Vec<u8>, Vec<Notice>) {
                 command = Command::default();
                 is_file = false;
             }
-            Token::Quiet => {
-                if !command.places.is_empty() {
+            Token::Quiet { chars } => {
+                // Whatever is held was held for too long.
+                if script.would_be_too_long(&mut command, &chars, usize::MAX)
+                    || !command.places.is_empty()
+                {
                     script.notices.push(Notice::TooLong);
                 }
                 command = Command::default();
@@ -143,6 +139,18 @@ impl Script<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a word that ends nowhere makes the command too long by the byte at `end`.
+    fn would_be_too_long(&self, command: &mut Command, chars: &[Char], end: usize) -> bool {
+        let mut trial = Script {
+            text: self.text,
+            edits: Vec::new(),
+            notices: Vec::new(),
+            args_changed: self.args_changed,
+        };
+        trial.word(command, chars, end);
+        trial.notices == [Notice::TooLong]
     }
 
     /// An assignment whose value is a server's options.

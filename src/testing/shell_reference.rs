@@ -28,8 +28,11 @@ pub(super) enum Token {
         at: usize,
         decided: usize,
     },
-    /// From here on the line is too quiet to be a command; whatever is open is none.
-    Quiet,
+    /// From here on the line is too quiet to be a command; whatever is open is none, and this word
+    /// is none.
+    Quiet {
+        chars: Vec<Char>,
+    },
 }
 
 /// A byte of a word.
@@ -117,6 +120,11 @@ struct Cutter<'t> {
     tokens: Vec<Token>,
 }
 
+/// Whether a byte, wherever it stands, shows that this is shell text.
+fn is_sign(byte: &u8) -> bool {
+    b"-<'\"\\$`".contains(byte)
+}
+
 impl Cutter<'_> {
     fn unfinished(&mut self) {
         if let Some(chars) = self.word.take() {
@@ -139,12 +147,13 @@ impl Cutter<'_> {
     /// After a step in the script itself.
     fn listen(&mut self) {
         let quiet = self.at.saturating_sub(self.busy);
-        if quiet >= QUIET && self.text[self.at - 1] == b'\n' {
+        if quiet >= QUIET && self.text[self.at - 1] == b'\n' && !self.in_command {
             self.dozing = true;
         } else if quiet > LIMIT {
-            self.tokens.push(Token::Quiet);
-            self.word = None;
+            let chars = self.word.take().unwrap_or_default();
+            self.tokens.push(Token::Quiet { chars });
             self.in_command = false;
+            self.here_documents.clear();
             self.skip_line();
         }
     }
@@ -305,6 +314,9 @@ impl Cutter<'_> {
                     Some(other) => {
                         self.word(Char::Literal(other, self.at));
                         self.at += 1;
+                        if is_sign(&other) {
+                            self.is_busy();
+                        }
                     }
                     None => {}
                 }
@@ -407,6 +419,7 @@ impl Cutter<'_> {
         if self.next_is(b'-') {
             document.tabs = true;
             self.at += 1;
+            self.is_busy();
         }
         while matches!(self.peek(), Some(b' ' | b'\t')) {
             self.at += 1;
@@ -421,6 +434,7 @@ impl Cutter<'_> {
                 (None | Some(b'"'), b'\\') => {
                     document.quoted = true;
                     self.at += 1;
+                    self.is_busy();
                     document.delimiter.extend(self.peek());
                     if self.peek().is_none() {
                         break;
@@ -434,8 +448,13 @@ impl Cutter<'_> {
                 _ => document.delimiter.push(byte),
             }
             self.at += 1;
+            if self.text[..self.at].last().is_some_and(is_sign) {
+                self.is_busy();
+            }
+            if self.at - self.busy > LIMIT {
+                return true;
+            }
         }
-        self.is_busy();
         let known: usize = self
             .here_documents
             .iter()
