@@ -4,14 +4,12 @@
 //! address so far are held, until it is whole or is seen not to be one. A whole one is reported,
 //! and nothing more passes before the answer.
 
-use bstr::ByteSlice;
+use bstr::Finder;
 
 use super::words::{ANNOUNCED_HOSTS, ANNOUNCEMENT, CLIENT_HOST};
 
 /// Most bytes held: a second `=`, the longest host, a colon and a port.
 const HOLD: usize = 1 + 9 + 1 + 5;
-/// What is kept of the bytes that have passed: an announcement may lie across two slices.
-const TAIL: usize = ANNOUNCEMENT.len();
 
 /// An address that a server in the job announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,21 +49,24 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Outbound {
     state: State,
-    held: Held<{ 2 * HOLD }>,
-    tail: Held<TAIL>,
+    held: Held,
+    /// So many bytes of an announcement are the last that have passed: it may lie across slices.
+    begun: usize,
+    /// Made once: each slice is searched for one thing.
+    finder: Finder<'static>,
     socket: bool,
 }
 
-/// A few bytes.
+/// A few bytes: `length` of them, never more than [`HOLD`].
 #[derive(Clone, Debug)]
-struct Held<const N: usize> {
-    bytes: [u8; N],
+struct Held {
+    bytes: [u8; HOLD],
     length: usize,
 }
 
-impl<const N: usize> Held<N> {
+impl Held {
     const EMPTY: Self = Self {
-        bytes: [0; N],
+        bytes: [0; HOLD],
         length: 0,
     };
 
@@ -73,18 +74,12 @@ impl<const N: usize> Held<N> {
         &self.bytes[..self.length]
     }
 
-    /// Appends `more`; where that is too much, the last `N` bytes are kept.
+    /// Appends `more`, as far as there is room.
     fn push(&mut self, more: &[u8]) {
-        let more = &more[more.len().saturating_sub(N)..];
-        let stay = self.length.min(N - more.len());
-        self.bytes.copy_within(self.length - stay..self.length, 0);
-        self.bytes[stay..stay + more.len()].copy_from_slice(more);
-        self.length = stay + more.len();
-    }
-
-    fn set(&mut self, bytes: &[u8]) {
-        self.length = 0;
-        self.push(bytes);
+        for (place, byte) in self.bytes[self.length..].iter_mut().zip(more) {
+            *place = *byte;
+            self.length += 1;
+        }
     }
 }
 
@@ -111,7 +106,8 @@ impl Outbound {
         Self {
             state: State::Passing,
             held: Held::EMPTY,
-            tail: Held::EMPTY,
+            begun: 0,
+            finder: Finder::new(ANNOUNCEMENT),
             socket: false,
         }
     }
@@ -131,7 +127,10 @@ impl Outbound {
                 }
                 State::Releasing => {
                     self.state = State::Passing;
-                    self.tail.push(self.held.get());
+                    if self.held.length == 0 {
+                        continue;
+                    }
+                    self.begun = begun_in(self.held.get());
                     return Some(OutboundPiece::Bytes(self.held.get()));
                 }
                 State::Passing if input.is_empty() => return None,
@@ -153,12 +152,9 @@ impl Outbound {
                 true => format!("{CLIENT_HOST}:{port}"),
                 false => port.to_string(),
             };
-            let second = if self.held.get().first() == Some(&b'=') {
-                "="
-            } else {
-                ""
-            };
-            self.held.set(format!("{second}{text}").as_bytes());
+            // A second `=` stays where it is.
+            self.held.length = usize::from(self.held.get().first() == Some(&b'='));
+            self.held.push(text.as_bytes());
             self.state = State::Releasing;
         }
     }
@@ -191,68 +187,84 @@ impl Outbound {
 
     /// Takes from `input` what passes: up to and with the next announcement's `=`, or all of it.
     fn pass<'i>(&mut self, input: &mut &'i [u8]) -> &'i [u8] {
-        let found = self.straddling(input).or_else(|| self.within(input));
+        let found = self.rest_of_begun(input).or_else(|| self.within(input));
         let (passed, rest) = input.split_at(found.unwrap_or(input.len()));
         *input = rest;
         if found.is_some() {
             self.state = State::Holding;
             self.held = Held::EMPTY;
-            self.tail = Held::EMPTY;
+            self.begun = 0;
         } else {
-            self.tail.push(passed);
+            self.begun = match passed.len() {
+                0..=KEY => self.begun_with(passed),
+                _ => begun_in(passed),
+            };
         }
         passed
     }
 
     /// The end of an announcement that began in bytes which have passed already.
-    fn straddling(&self, input: &[u8]) -> Option<usize> {
-        let mut window = [0; 2 * TAIL];
-        let before = self.tail.length;
-        let length = before + input.len().min(TAIL);
-        window[..before].copy_from_slice(self.tail.get());
-        window[before..length].copy_from_slice(&input[..length - before]);
-        let ends = window[..length]
-            .find_iter(ANNOUNCEMENT)
-            .filter(|at| is_key(&window[..*at]));
-        ends.map(|at| at + TAIL)
-            .find(|end| *end > before)
-            .map(|end| end - before)
+    fn rest_of_begun(&self, input: &[u8]) -> Option<usize> {
+        let rest = &ANNOUNCEMENT[self.begun.checked_sub(1)?..];
+        input.starts_with(rest).then_some(rest.len())
     }
 
     fn within(&self, input: &[u8]) -> Option<usize> {
-        let mut ends = input
-            .find_iter(ANNOUNCEMENT)
-            .filter(|at| is_key(&input[..*at]));
-        ends.next().map(|at| at + ANNOUNCEMENT.len())
+        let mut from = 0;
+        loop {
+            let at = from + self.finder.find(&input[from..])?;
+            from = at + ANNOUNCEMENT.len();
+            if input[..at].last().is_some_and(begins_key) {
+                return Some(from);
+            }
+        }
+    }
+
+    /// As [`begun_in`], of what has passed before and `passed`, which is short.
+    fn begun_with(&self, passed: &[u8]) -> usize {
+        let rest = &ANNOUNCEMENT[self.begun.saturating_sub(1)..];
+        if self.begun > 0 && rest.starts_with(passed) {
+            return self.begun + passed.len();
+        }
+        begun_in(passed)
     }
 
     /// Whether `byte`, the next one, is taken: it belongs to what may be an address.
     fn holds_on(&mut self, byte: u8) -> bool {
-        let before = read(self.held.get());
-        let mut longer = self.held.clone();
-        longer.push(&[byte]);
-        match read(longer.get()) {
-            Reading::Unfinished | Reading::Whole(_) => {
-                self.held = longer;
-                true
-            }
-            Reading::Other => {
-                self.state = match before {
-                    Reading::Whole(announcement) if ends_address(byte) => {
-                        State::Found(announcement)
-                    }
-                    _ => State::Releasing,
-                };
-                self.socket = byte == b'/' && matches!(self.held.get(), b"" | b"=");
-                false
-            }
+        let before = self.held.length;
+        self.held.push(&[byte]);
+        if self.held.length > before && read(self.held.get()) != Reading::Other {
+            return true;
         }
+        self.held.length = before;
+        self.state = match read(self.held.get()) {
+            Reading::Whole(announcement) if ends_address(byte) => State::Found(announcement),
+            _ => State::Releasing,
+        };
+        self.socket = byte == b'/' && matches!(self.held.get(), b"" | b"=");
+        false
     }
 }
 
-/// Whether `isteningOn=` behind this belongs to one of the known keys.
-fn is_key(before: &[u8]) -> bool {
-    matches!(before.last(), Some(b'l' | b'L'))
+/// Bytes of an announcement: its key's `l` or `L`, and the rest of it.
+const KEY: usize = 1 + ANNOUNCEMENT.len();
+
+/// Whether `isteningOn=` behind this byte belongs to one of the known keys.
+fn begins_key(before: &u8) -> bool {
+    matches!(before, b'l' | b'L')
+}
+
+/// How many bytes at the end of `passed` may be the beginning of an announcement. There is but one
+/// answer: what begins one occurs nowhere else in it.
+fn begun_in(passed: &[u8]) -> usize {
+    let last = &passed[passed.len().saturating_sub(KEY - 1)..];
+    let Some(at) = last.iter().rposition(begins_key) else {
+        return 0;
+    };
+    match ANNOUNCEMENT.starts_with(&last[at + 1..]) {
+        true => last.len() - at,
+        false => 0,
+    }
 }
 
 /// What may stand behind a whole address: the end of the value or of the line, a blank, or the
@@ -286,15 +298,10 @@ fn port(digits: &[u8], has_host: bool) -> Reading {
         return Reading::Unfinished;
     }
     // As servers print it: in decimal digits, without a sign or a zero in front.
-    let number = || -> Option<u16> {
-        let is_plain = digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
-        std::str::from_utf8(digits)
-            .ok()
-            .filter(|_| is_plain)?
-            .parse()
-            .ok()
-    };
-    number().map_or(Reading::Other, |port| {
+    let is_plain = digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+    let number = || std::str::from_utf8(digits).ok()?.parse().ok();
+    let number: Option<u16> = is_plain.then(number).flatten();
+    number.map_or(Reading::Other, |port| {
         Reading::Whole(Announcement { port, has_host })
     })
 }
@@ -303,6 +310,7 @@ fn port(digits: &[u8], has_host: bool) -> Reading {
 mod tests {
     use super::*;
     use crate::testing::slices::cut;
+    use bstr::ByteSlice;
     use proptest::prelude::*;
 
     /// What the client gets when every address is answered with port 9, and what was learnt.
