@@ -167,11 +167,6 @@ impl Flow {
         self.sink == Sink::Broken
     }
 
-    /// Whether the source can give nothing more.
-    pub fn is_dry(&self) -> bool {
-        matches!(self.source, Source::Ended | Source::Reset)
-    }
-
     /// Whether the source was reset.
     pub fn is_reset(&self) -> bool {
         self.source == Source::Reset
