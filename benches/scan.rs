@@ -4,7 +4,8 @@
 //! `cargo bench --bench scan -- [--quick] [FILTER]`. A text of 1 MiB goes through in slices of
 //! 16 KiB again and again; a machine goes on where it was, as it does in a session. Texts: lines of
 //! 8, 80 and 4000 bytes; a line without an end; a bootstrap script, over and over; and almost
-//! matches everywhere, which is the worst case of `memmem` too. Time is the thread's CPU time.
+//! matches everywhere, of `memmem`'s needles and of what the shell's text is looked through for.
+//! Time is the thread's CPU time.
 
 mod support;
 
@@ -60,6 +61,10 @@ fn main() {
         (
             "almost matches, shell to client",
             "listeningOn-listeningOn=x\n".to_owned(),
+        ),
+        (
+            "almost options",
+            "--on-por --start-serve -shel\n".to_owned(),
         ),
         ("dashes", "-".to_owned()),
         ("quotes", "\"a\" 'b'\n".to_owned()),

@@ -149,10 +149,29 @@ impl Command {
 
     /// The next command of the same script begins.
     pub(super) fn renew(&mut self) {
-        *self = Self {
-            listen_args_changed: self.listen_args_changed,
-            ..Self::new()
-        };
+        let Self {
+            stage,
+            collected,
+            word,
+            file,
+            expected,
+            candidate,
+            assignment,
+            on_host,
+            on_port,
+            listen_args,
+            without_token,
+            ampersand,
+            places,
+            listen_args_changed: _,
+        } = self;
+        // One by one: what the arrays had in them does not matter.
+        *stage = Stage::Start;
+        (*collected, *expected, *candidate) = (None, None, None);
+        (*file, *assignment, *ampersand) = (false, false, false);
+        (*on_host, *on_port, *listen_args, *without_token) = (false, false, false, false);
+        word.renew();
+        places.count = 0;
     }
 
     /// Takes what the byte at offset `at` means.
@@ -174,6 +193,21 @@ impl Command {
             Event::CommandEnd => return self.command_ends(),
         }
         None
+    }
+
+    /// Takes literal text without a `=`, if it need not be looked at byte by byte.
+    pub(super) fn take_text(&mut self, text: &[u8]) -> bool {
+        if self.file || self.stage == Stage::Other {
+            return true;
+        }
+        self.begin_word();
+        if self.candidate.is_some() {
+            return false;
+        }
+        for &byte in text {
+            self.word.push(byte);
+        }
+        true
     }
 
     /// Whether a byte that was given may have to change, or have something put in front of it.
@@ -344,7 +378,14 @@ impl Command {
 
     /// A word has ended, the script's or one of a collected value.
     fn argument_ends(&mut self) {
-        let word = std::mem::replace(&mut self.word, Word::new());
+        if self.stage != Stage::Other {
+            self.judge_word();
+        }
+        self.word.renew();
+    }
+
+    fn judge_word(&mut self) {
+        let word = &self.word;
         if let Some(candidate) = self.candidate.take() {
             if candidate.matches && candidate.kind.texts().contains(&word.text()) {
                 let place = Place {
@@ -374,16 +415,16 @@ impl Command {
             return;
         }
         match (&mut self.collected, self.stage) {
-            (Some(Collected::ListenArgs), _) | (None, Stage::CommandShell) => self.option(&word),
+            (Some(Collected::ListenArgs), _) | (None, Stage::CommandShell) => self.option(),
             (Some(Collected::Args { starts }), _) => {
                 if starts.is_some() {
-                    self.option(&word);
+                    self.option();
                 } else {
                     *starts = Some(word.is(START_SERVER));
                 }
             }
-            (None, Stage::StartServer) => self.option(&word),
-            (None, Stage::Start) => self.stage = self.command_word(&word),
+            (None, Stage::StartServer) => self.option(),
+            (None, Stage::Start) => self.stage = self.command_word(),
             (None, Stage::Args) => self.stage = Stage::Other,
             (None, Stage::Program) if word.is(COMMAND_SHELL) => self.stage = Stage::CommandShell,
             (None, Stage::Program) if word.is(START_SERVER) => self.stage = Stage::StartServer,
@@ -397,8 +438,10 @@ impl Command {
         token.is_empty() || quotes
     }
 
-    fn command_word(&mut self, word: &Word) -> Stage {
-        if std::mem::take(&mut self.assignment) || BEFORE_COMMAND.iter().any(|it| word.is(it)) {
+    fn command_word(&mut self) -> Stage {
+        let word = &self.word;
+        let stands_before = word.is_whole() && BEFORE_COMMAND.contains(&word.text());
+        if std::mem::take(&mut self.assignment) || stands_before {
             Stage::Start
         } else if word.is(ARGS) {
             Stage::Args
@@ -410,9 +453,9 @@ impl Command {
     }
 
     /// An option of a server, or anything else that it is given.
-    fn option(&mut self, word: &Word) {
-        let text = word.text();
-        if !word.is_whole() {
+    fn option(&mut self) {
+        let text = self.word.text();
+        if !self.word.is_whole() {
         } else if self.host_option() == Some(text) {
             self.expected = Some(Expected::Host);
             self.on_host = true;
@@ -481,7 +524,9 @@ fn is_program(word: &Word) -> bool {
             .unwrap_or(name);
         return word.fits() && is_name(name);
     }
-    word.fits() && PRODUCTS.iter().any(|product| is_named(text, product))
+    let begins = |product: &[u8]| text.first() == product.first();
+    let named = |product: &&[u8]| begins(product) && is_named(text, product);
+    word.fits() && PRODUCTS.iter().any(named)
 }
 
 /// `code`, `code-server`, `code-server-insiders`, `code-insiders`, `code-<commit>`, …
@@ -534,6 +579,12 @@ impl Word {
         }
         self.len += 1;
         self.len
+    }
+
+    /// The next word is to begin.
+    fn renew(&mut self) {
+        self.clear();
+        self.begun = false;
     }
 
     /// Starts again within the same word.

@@ -9,7 +9,8 @@
 //!
 //! # Three gaits
 //! Reading shell text byte by byte is slow; most text has nothing for us. So there are three:
-//! - *Attentive*: [`Lexer`] reads every byte.
+//! - *Attentive*: [`Lexer`] reads every byte, but steps over whole lines that ask for no change and
+//!   leave nothing open.
 //! - *Dozing*: after [`QUIET`] bytes of commands without any byte that quotes, escapes, opens a
 //!   here-document or begins an option, only the next `-`, `<` or `'` is looked for, which every
 //!   recorded form has in time. There the line is read from its beginning. What this cannot see
@@ -19,7 +20,7 @@
 //! All three are functions of the stream, never of how it was cut.
 
 use super::command::{Command, Decision, Kind, MOST_PLACES};
-use super::lexer::Lexer;
+use super::lexer::{Lexer, is_sign};
 use super::line::Line;
 use super::words::{
     ADDED_ON_HOST, ADDED_ON_HOST_BEFORE_COMMENT, EVERYWHERE, LISTEN_ARGS_UNCHANGED,
@@ -272,25 +273,37 @@ impl Inbound {
     /// Reads on in `bytes`, attentively; how many were read, none if a word or a command has
     /// ended before them.
     fn attend(&mut self, bytes: &[u8]) -> usize {
+        let quiet = self.position.saturating_sub(self.busy) as usize;
+        // Up to where text becomes so quiet that something changes, unless it just became so with a
+        // byte that opened something.
+        let until = |limit: usize| &bytes[..bytes.len().min(limit.saturating_sub(quiet).max(1))];
+        let (lines, bytes) = (until(QUIET as usize), until(LIMIT + 1));
         let inside = !self.lexer.in_script();
-        let mut read = self.lexer.skip(bytes, self.command.is_other());
-        let mut sign = inside;
-        if read == 0 {
-            let byte = bytes[0];
-            let event = self.lexer.step(byte);
-            if let Some(decision) = self.command.take(event, self.position) {
-                self.decide(decision, byte);
-            }
-            if !event.is_consumed() {
+        let mut skipped = self.lexer.skip_lines(lines);
+        if skipped.read == 0 {
+            skipped = self.lexer.skip(bytes, self.command.is_other());
+        }
+        if skipped.read == 0 {
+            skipped.read = self.lexer.plain_text(bytes);
+            if skipped.read > 0 && self.command.take_text(&bytes[..skipped.read]) {
+                self.lexer.took();
+                let last = bytes[..skipped.read].iter().rposition(|&byte| byte == b'-');
+                skipped.signs = last.map_or(0, |last| last + 1);
+            } else if self.step(bytes[0]) {
+                skipped.read = 1;
+                skipped.signs = usize::from(is_sign(bytes[0]));
+            } else {
                 return 0;
             }
-            read = 1;
-            sign |= b"-<'\"\\$`".contains(&byte);
+            if inside {
+                skipped.signs = skipped.read;
+            }
+        }
+        let read = skipped.read;
+        if skipped.signs > 0 {
+            self.busy = self.busy.max(self.position + skipped.signs as u64);
         }
         self.position += read as u64;
-        if sign {
-            self.busy = self.busy.max(self.position);
-        }
         let quiet = self.position.saturating_sub(self.busy);
         if quiet >= QUIET && bytes[read - 1] == b'\n' && self.lexer.at_line_start() {
             self.fall_asleep();
@@ -299,6 +312,22 @@ impl Inbound {
             self.gait = Gait::Skipping;
         }
         read
+    }
+
+    /// Reads `byte`; `false` if that has to wait, because something goes out in front of it.
+    fn step(&mut self, byte: u8) -> bool {
+        loop {
+            let event = self.lexer.step(byte);
+            if let Some(decision) = self.command.take(event, self.position) {
+                self.decide(decision, byte);
+            }
+            if event.is_consumed() {
+                return true;
+            }
+            if self.holding || self.release.is_some() {
+                return false;
+            }
+        }
     }
 
     /// Reads on in `bytes`, dozing: up to their end, or to the line in which it wakes.
@@ -730,6 +759,13 @@ mod tests {
         }
     }
 
+    /// Found by the property below.
+    #[test]
+    fn what_opens_at_the_limit_of_quiet_is_read_on() {
+        let text = "a".repeat(LIMIT - 1) + "((b))\n";
+        untouched(&text);
+    }
+
     #[test]
     fn what_is_not_ours_passes_in_the_same_step() {
         for text in [
@@ -765,6 +801,28 @@ mod tests {
             let mut data = parts.concat().into_bytes();
             data.extend(&cuts);
             data.push(cuts.len() as u8 + if start { 128 } else { 0 });
+            crate::testing::inbound::check(&data);
+        }
+    }
+
+    /// Texts are long here, and so are the reference's vectors.
+    const LONG_CASES: u32 = 200;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(LONG_CASES))]
+        #[test]
+        fn the_limits_of_quiet_are_where_the_reference_has_them(
+            before in proptest::collection::vec(part(), 0..4),
+            quiet in proptest::sample::select(vec!["a", "ab c\n", "\n", "a; b &\n", " # "]),
+            limit in proptest::sample::select(vec![QUIET as usize, LIMIT]),
+            more in 0..12usize,
+            behind in proptest::collection::vec(part(), 0..8),
+            cuts in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let quiet: String = quiet.chars().cycle().take(limit - 6 + more).collect();
+            let mut data = (before.concat() + &quiet + &behind.concat()).into_bytes();
+            data.extend(&cuts);
+            data.push(128 + cuts.len() as u8);
             crate::testing::inbound::check(&data);
         }
     }

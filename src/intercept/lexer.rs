@@ -8,6 +8,7 @@
 //! substitution early (bash before 4.0 had the same).
 
 use super::here_document::HereDocuments;
+use super::words::BEHIND_DASH;
 use bstr::ByteSlice;
 
 /// Deepest nesting of quotes and substitutions; a line that goes deeper is skipped to its end.
@@ -42,6 +43,23 @@ impl Event {
     /// Whether the byte is done with.
     pub(super) fn is_consumed(self) -> bool {
         !matches!(self, Self::WordEnd | Self::CommandEnd)
+    }
+}
+
+/// Bytes that need no step each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Skipped {
+    pub(super) read: usize,
+    /// The bytes up to here show that this is shell text.
+    pub(super) signs: usize,
+}
+
+impl Skipped {
+    const NOTHING: Self = Self::inside(0);
+
+    /// All of it within something.
+    const fn inside(read: usize) -> Self {
+        Self { read, signs: read }
     }
 }
 
@@ -81,6 +99,8 @@ pub(super) struct Lexer {
     ampersand: bool,
     /// The next byte begins a word, so `#` begins a comment.
     at_word_start: bool,
+    /// The byte before ended a line of the script, and nothing is pending.
+    line_begins: bool,
     /// The script's own word and command are open.
     in_word: bool,
     in_command: bool,
@@ -99,6 +119,7 @@ impl Lexer {
             less: 0,
             ampersand: false,
             at_word_start: true,
+            line_begins: true,
             in_word: false,
             in_command: false,
             here: HereDocuments::new(),
@@ -117,37 +138,152 @@ impl Lexer {
 
     /// How many bytes at the front of `bytes` mean nothing: to nobody or, where the command is of
     /// no interest (`indifferent`), to nobody who listens. Call it before [`Self::step`].
-    pub(super) fn skip(&mut self, bytes: &[u8], indifferent: bool) -> usize {
+    pub(super) fn skip(&mut self, bytes: &[u8], indifferent: bool) -> Skipped {
         if self.here.in_body() {
-            return self.here.body(bytes);
+            return Skipped::inside(self.here.body(bytes));
         }
         if self.escaped || self.here.is_opening() {
-            return 0;
+            return Skipped::NOTHING;
         }
         let unheard = indifferent || self.depth > 1;
-        let up_to = |found: Option<usize>| found.unwrap_or(bytes.len());
+        let up_to = |found: Option<usize>| Skipped::inside(found.unwrap_or(bytes.len()));
         let skipped = match self.frames[self.depth] {
+            Frame::Script if indifferent && self.in_command && self.is_plain() => {
+                self.skip_commands(bytes)
+            }
+            // Not so deep that a quote in it would be too deep.
+            Frame::Substitution(_) | Frame::Arithmetic(_) | Frame::Backquote
+                if self.is_plain() && self.depth < DEPTH - 2 =>
+            {
+                Skipped::inside(self.skip_commands(bytes).read)
+            }
             Frame::Comment if self.frames[self.depth - 1] != Frame::Backquote => {
                 up_to(bytes.find_byte(b'\n'))
             }
             Frame::Single if unheard => up_to(bytes.find_byte(b'\'')),
-            Frame::Double if unheard && !self.dollar => {
-                let special = up_to(bytes.find_byteset(b"\"\\$"));
-                bytes[..special].find_byte(b'`').unwrap_or(special)
-            }
-            Frame::Script if indifferent && self.in_command && self.is_plain() => {
-                let skipped = up_to(bytes.iter().position(|&byte| SPECIAL[usize::from(byte)]));
-                if let Some(last) = skipped.checked_sub(1) {
-                    self.at_word_start = is_blank(bytes[last]);
-                }
-                skipped
-            }
-            _ => 0,
+            Frame::Double if unheard && !self.dollar => Skipped::inside(run(bytes, DOUBLE)),
+            _ => Skipped::NOTHING,
         };
-        if skipped > 0 {
+        if skipped.read > 0 {
             self.dollar = false;
         }
         skipped
+    }
+
+    /// How much at the front of `bytes` are whole lines of the script that ask for no change,
+    /// whatever stands before and behind them, and leave nothing open: they are not read closely.
+    ///
+    /// What is ours has one of [`BEHIND_DASH`] in it, perhaps with quotes or a `\` in between.
+    pub(super) fn skip_lines(&mut self, bytes: &[u8]) -> Skipped {
+        let mut lines = Skipped::NOTHING;
+        if !self.line_begins || !self.in_script() {
+            return lines;
+        }
+        let (mut at, mut signs) = (0, 0);
+        loop {
+            at += run(&bytes[at..], LINES);
+            let Some((&byte, rest)) = bytes[at..].split_first() else {
+                break;
+            };
+            let next = rest.first();
+            let length = match byte {
+                b'\n' => {
+                    at += 1;
+                    lines = Skipped { read: at, signs };
+                    continue;
+                }
+                b'#' if at > lines.read && !is_separator(bytes[at - 1]) => {
+                    at += 1;
+                    continue;
+                }
+                b'#' => match rest.find_byte(b'\n') {
+                    // The newline is the comment's end.
+                    Some(newline) => {
+                        at += newline + 2;
+                        lines = Skipped::inside(at);
+                        continue;
+                    }
+                    None => break,
+                },
+                b'-' if !may_be_ours(rest) => 0,
+                b'$' if next.is_some_and(|next| !b"($'".contains(next)) => 0,
+                b'\'' | b'"' => match quotes(byte, rest) {
+                    Some(length) => length,
+                    None => break,
+                },
+                _ => break,
+            };
+            at += 1 + length;
+            signs = at;
+        }
+        self.line_begins = lines.read == bytes.len();
+        lines
+    }
+
+    /// How much of a command that nobody listens to is at the front of `bytes`: its words, and
+    /// quotes that close in `bytes` and have nothing nested in them.
+    fn skip_commands(&mut self, bytes: &[u8]) -> Skipped {
+        let mut skipped = Skipped::NOTHING;
+        let mut at_word_start = self.at_word_start;
+        loop {
+            let from = skipped.read;
+            skipped.read += run(&bytes[from..], SCRIPT);
+            let at = skipped.read;
+            if at > from {
+                at_word_start = is_blank(bytes[at - 1]);
+            }
+            let Some((&byte, rest)) = bytes[at..].split_first() else {
+                break;
+            };
+            let next = rest.first();
+            let length = match byte {
+                b'-' => 0,
+                b'#' if !at_word_start => 0,
+                b'$' if next.is_some_and(|next| !b"($'".contains(next)) => 0,
+                b'\'' => match rest.find_byte(b'\'') {
+                    Some(closing) => closing + 1,
+                    None => break,
+                },
+                b'"' => match run(rest, DOUBLE) {
+                    closing if rest.get(closing) == Some(&b'"') => closing + 1,
+                    _ => break,
+                },
+                _ => break,
+            };
+            at_word_start = false;
+            skipped.read += 1 + length;
+            if byte != b'#' {
+                skipped.signs = skipped.read;
+            }
+        }
+        self.at_word_start = at_word_start;
+        skipped
+    }
+
+    /// How many bytes at the front of `bytes` are literal text of the script's word, each for
+    /// itself, without a `=`. Call it where [`Self::skip`] has found nothing, and if they are taken,
+    /// [`Self::took`].
+    pub(super) fn plain_text(&self, bytes: &[u8]) -> usize {
+        let ends = match self.frames[self.depth] {
+            Frame::Script if self.is_plain() => TEXT,
+            Frame::Single if self.depth == 1 => TEXT_IN_SINGLE,
+            Frame::Double if self.depth == 1 && !self.dollar => TEXT_IN_DOUBLE,
+            _ => return 0,
+        };
+        match self.escaped || self.here.is_opening() {
+            true => 0,
+            false => run(bytes, ends),
+        }
+    }
+
+    /// What [`Self::plain_text`] has found was taken.
+    pub(super) fn took(&mut self) {
+        self.line_begins = false;
+        if self.depth == 0 {
+            self.at_word_start = false;
+            self.in_word = true;
+            self.in_command = true;
+        }
     }
 
     /// The script's commands, with nothing pending from the byte before.
@@ -157,6 +293,7 @@ impl Lexer {
 
     /// What `byte`, the next one of the stream, means.
     pub(super) fn step(&mut self, byte: u8) -> Event {
+        self.line_begins = false;
         if self.escaped {
             return self.escaped(byte);
         }
@@ -293,6 +430,7 @@ impl Lexer {
             b'#' if at_word_start && !arithmetic => self.push(Frame::Comment, Event::None),
             b'\n' => {
                 self.here.line_ended();
+                self.line_begins = script;
                 Event::None
             }
             b'<' | b'>' if arithmetic => Event::None,
@@ -418,15 +556,94 @@ fn is_separator(byte: u8) -> bool {
     is_blank(byte) || matches!(byte, b'\n' | b';' | b'&' | b'|' | b'(' | b')' | b'<' | b'>')
 }
 
-/// The bytes that mean something in a command that nobody listens to. `-` does not, but it shows
-/// that this is command text (see `inbound::QUIET`).
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let bytes = b"'\"\\$`#<>;&|()\n-";
+/// How long the rest of quoted text is, with the closing `quote`; `None` if it does not close in
+/// `rest`, has something nested in it, or has what may be ours.
+fn quotes(quote: u8, rest: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += run(&rest[at..], LINES_IN_QUOTES);
+        let (&byte, behind) = rest[at..].split_first()?;
+        let next = behind.first();
+        at += match byte {
+            _ if byte == quote => return Some(at + 1),
+            b'-' if may_be_ours(behind) => return None,
+            b'\\' if quote == b'"' => next.map(|_| 2)?,
+            b'`' if quote == b'"' => return None,
+            b'$' if quote == b'"' && next.is_none_or(|next| b"($".contains(next)) => return None,
+            _ => 1,
+        }
+    }
+}
+
+/// Whether what stands behind a `-` may be one of [`BEHIND_DASH`].
+#[inline(always)]
+fn may_be_ours(behind: &[u8]) -> bool {
+    let is_join = |byte: &u8| matches!(byte, b'\'' | b'"' | b'\\');
+    let begins = |first: &u8| BEHIND_DASH.iter().any(|word| word[0] == *first);
+    if !behind
+        .first()
+        .is_none_or(|first| is_join(first) || begins(first))
+    {
+        return false;
+    }
+    BEHIND_DASH.iter().any(|word| {
+        let same = word.iter().zip(behind).take_while(|(a, b)| a == b).count();
+        same == word.len() || behind.get(same).is_none_or(is_join)
+    })
+}
+
+/// Sets of bytes, one bit each, for [`run`]. First those that mean something in a command that
+/// nobody listens to. `-` does not, but it shows that this is command text (see `inbound::QUIET`).
+const SCRIPT: u8 = 1;
+/// What means something within `"`, to nobody who listens.
+const DOUBLE: u8 = 2;
+/// What is not literal text of a word without quotes, or has to be looked at for itself.
+const TEXT: u8 = 4;
+/// The same within `"` and within `'`.
+const TEXT_IN_DOUBLE: u8 = 8;
+const TEXT_IN_SINGLE: u8 = 16;
+/// What shows that this is shell text.
+const SIGN: u8 = 32;
+/// What has to be looked at in lines that may be skipped, and in quotes there.
+const LINES: u8 = 64;
+const LINES_IN_QUOTES: u8 = 128;
+
+const SETS: [u8; 256] = {
+    let mut sets = [0; 256];
+    add(&mut sets, SCRIPT | TEXT, b"'\"\\$`#<>;&|()\n");
+    add(&mut sets, SCRIPT, b"-");
+    add(&mut sets, SIGN, b"-<'\"\\$`");
+    add(&mut sets, LINES, b"-'\"\\$`#<(\n");
+    add(&mut sets, LINES_IN_QUOTES, b"-'\"\\$`");
+    add(&mut sets, DOUBLE | TEXT_IN_DOUBLE, b"\"\\$`");
+    add(
+        &mut sets,
+        TEXT | TEXT_IN_DOUBLE | TEXT_IN_SINGLE,
+        b"= \t\r\n",
+    );
+    add(&mut sets, TEXT_IN_SINGLE, b"'");
+    sets
+};
+
+const fn add(sets: &mut [u8; 256], set: u8, bytes: &[u8]) {
     let mut at = 0;
     while at < bytes.len() {
-        table[bytes[at] as usize] = true;
+        sets[bytes[at] as usize] |= set;
         at += 1;
     }
-    table
-};
+}
+
+/// Whether `byte` shows that what it stands in is shell text: it quotes, escapes, opens a
+/// here-document or begins an option.
+pub(super) fn is_sign(byte: u8) -> bool {
+    SETS[usize::from(byte)] & SIGN != 0
+}
+
+/// How many bytes at the front of `bytes` are in none of `sets`.
+#[inline(always)]
+fn run(bytes: &[u8], sets: u8) -> usize {
+    let end = bytes
+        .iter()
+        .position(|&byte| SETS[usize::from(byte)] & sets != 0);
+    end.unwrap_or(bytes.len())
+}

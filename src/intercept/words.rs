@@ -53,6 +53,10 @@ pub(super) const WITHOUT_TOKEN: &[u8] = b"--without-connection-token";
 /// Its token; an empty one lets everybody in too.
 pub(super) const TOKEN: &[u8] = b"--connection-token";
 
+/// What no command or assignment of ours is without, behind a `-`: the ends of [`COMMAND_SHELL`],
+/// [`START_SERVER`] and, for [`LISTEN_ARGS`], of [`ON_PORT`].
+pub(super) const BEHIND_DASH: [&[u8]; 3] = [b"shell", b"start-server", b"on-port"];
+
 /// The products, as their executables are called: `code`, `code-<commit>`, `code-server`,
 /// `cursor-server`, … (also with `-insiders` or `-oss` behind).
 pub(super) const PRODUCTS: [&[u8]; 9] = [
@@ -73,3 +77,19 @@ pub(super) const BEFORE_COMMAND: [&[u8]; 18] = [
     b"if", b"then", b"elif", b"else", b"while", b"until", b"do", b"!", b"{", b"time", b"exec",
     b"nohup", b"setsid", b"env", b"command", b"eval", b"export", b"local",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_a_dash_is_the_end_of_a_word() {
+        for (word, end) in [COMMAND_SHELL, START_SERVER, ON_PORT]
+            .iter()
+            .zip(BEHIND_DASH)
+        {
+            let dash = word.len() - end.len() - 1;
+            assert_eq!((word[dash], &word[dash + 1..]), (b'-', end));
+        }
+    }
+}
