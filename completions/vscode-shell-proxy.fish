@@ -26,6 +26,7 @@ complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -s e -
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l launch-env -x -d 'a variable for the launch command\'s environment, empty without =VALUE'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l env -x -d 'a variable for the launch command\'s environment, empty without =VALUE'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l unset-env -x -d 'a variable that the launch command\'s environment shall not have'
+complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l startup -x -d 'what the job\'s shell runs before the client\'s first byte, in its own language'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l job-name -x -d 'the job\'s name for salloc; %u, %h and %p as in --command'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -s g -l group -x -d 'submit under this workgroup: workgroup -g NAME --command @ -- salloc ...'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l workgroup -x -d 'submit under this workgroup: workgroup -g NAME --command @ -- salloc ...'

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use support::{End, Program};
 
@@ -465,4 +466,100 @@ fn the_jobs_name_is_the_sites_until_an_argument_names_another() {
         end.stdout_text(),
         "<--kill-command><--job-name=code.alice><--job-name=own>\n"
     );
+}
+
+/// Shells that this machine has, each with the line that makes a variable of the environment.
+fn shells() -> Vec<(&'static str, &'static str)> {
+    let bourne = ["sh", "dash", "bash", "zsh", "ksh", "mksh"].map(|it| (it, "export STARTED=1"));
+    let csh = ["csh", "tcsh"].map(|shell| (shell, "setenv STARTED 1"));
+    let all = bourne.into_iter().chain(csh);
+    all.filter(|(shell, _)| Path::new("/usr/bin").join(shell).exists())
+        .collect()
+}
+
+#[test]
+fn startup_commands_run_in_the_jobs_shell_and_the_client_sees_nothing_of_them() {
+    for (shell, export) in shells() {
+        // csh and tcsh leave the shell's own stdin to what they evaluate.
+        let reads = if shell.ends_with("csh") {
+            "cat < /dev/null"
+        } else {
+            "cat"
+        };
+        let program = site(&format!(
+            "startup = {export}\n\
+             startup = echo 'it  is' \"noise\"\n\
+             startup = sh -c 'echo noisier >&2'\n\
+             startup = {reads}\n\
+             startup = printf 'no newline'\n"
+        ));
+        let program = program.logged().args(["--", shell]);
+        let mut session = program.start();
+        session.send("echo started: $STARTED\nexit 4\n");
+        // csh reads to its end before it exits.
+        session.end_stdin();
+        let end = session.wait_for_code(4);
+        assert_eq!(end.stdout_text(), "started: 1\n", "{shell}");
+        assert_eq!(end.stderr_text(), "", "{shell}");
+        for line in [
+            "startup, stdout: it  is noise",
+            "startup, stderr: noisier",
+            "startup, stdout: no newline",
+            "the startup commands have ended",
+        ] {
+            assert!(end.log.contains(line), "{shell}: {line:?} in {}", end.log);
+        }
+    }
+}
+
+#[test]
+fn startup_commands_of_a_shell_that_traces_or_echoes_stay_unseen_too() {
+    for option in ["-x", "-v", "-xv"] {
+        let program = site("startup = echo noise\n").args(["--", "bash", option]);
+        let mut session = program.start();
+        session.send("echo mine\nexit 0\n");
+        let end = session.wait_for_code(0);
+        assert_eq!(end.stdout_text(), "mine\n", "{option}");
+        let stderr = end.stderr_text();
+        assert!(stderr.contains("echo mine"), "{option}: {stderr}");
+        for ours in ["noise", "startup", "eval", "@"] {
+            assert!(!stderr.contains(ours), "{option}: {ours} in {stderr}");
+        }
+    }
+}
+
+#[test]
+fn startup_commands_end_where_stdout_and_stderr_are_one() {
+    let program = site("startup = echo noise; echo more >&2\n");
+    let program = program.args(["--", "sh", "-c", "exec bash 2>&1"]);
+    let mut session = program.start();
+    session.send("echo mine\nexit 0\n");
+    let end = session.wait_for_code(0);
+    assert_eq!(
+        (end.stdout_text(), end.stderr_text()),
+        ("mine\n".into(), String::new())
+    );
+}
+
+#[test]
+fn a_shell_that_ends_during_the_startup_commands_is_told_with_its_last_words() {
+    let program = site("startup = echo no such module >&2; exit 3\n").args(["--", "bash"]);
+    let mut session = program.start();
+    let end = session.wait_for_code(3);
+    assert_eq!(end.stdout_text(), "");
+    let text = end.stderr_text();
+    assert!(
+        text.contains("stderr has ended during the startup commands"),
+        "{text}"
+    );
+    assert!(text.contains("their last words: no such module"), "{text}");
+}
+
+#[test]
+fn startup_commands_are_lines_of_a_bounded_size() {
+    let end = site("").arg("--startup=a\nb").run("");
+    refused(&end, 2, &["--startup", "one line"]);
+    let long = format!("startup = {}\n", "x".repeat(5000));
+    let end = site(&long.repeat(2)).run("");
+    refused(&end, 2, &[SITE, "line 2: startup", "8192 bytes"]);
 }

@@ -9,6 +9,8 @@
 //!   that binds it to loopback.
 //! - [`Probe`] makes the line that the shell gets first, and [`ProbeFilter`] takes its echo and its
 //!   answer out of what the shell writes.
+//! - [`startup_text`] makes the lines of the site's own commands, which follow the probe, and
+//!   [`StartupOutput`] makes lines for the log of what they write.
 //! - [`Outbound`] (shell to client) finds announced addresses and holds each until it is told which
 //!   port stands for it.
 
@@ -19,8 +21,10 @@ mod lexer;
 mod line;
 mod outbound;
 mod probe;
+mod startup;
 mod words;
 
 pub use inbound::{Inbound, InboundPiece, Notice};
 pub use outbound::{Announcement, Outbound, OutboundPiece};
 pub use probe::{Probe, ProbeAnswer, ProbeFilter, ProbePiece};
+pub use startup::{ENDED as STARTUP_ENDED, StartupOutput, startup_text};

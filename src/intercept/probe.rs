@@ -224,7 +224,9 @@ impl ProbeFilter {
                     self.state = State::Passing;
                     let line = parse(&self.answer);
                     self.answer = Vec::new();
-                    if let Some(line) = line {
+                    // A trace says what a shell is about to run; the word itself is still to come.
+                    let is_trace = self.traced && matches!(line, Some(Line::Word(_)));
+                    if let Some(line) = line.filter(|_| !is_trace) {
                         self.answers = self.answers.saturating_sub(usize::from(!self.traced));
                         self.stops |= self.answers == 0;
                         return Some(match line {

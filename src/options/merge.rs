@@ -10,6 +10,9 @@ use super::layers::REPLACED;
 use super::settings::{Origin, Setting, Settings, UsageError, wrong};
 use super::{Configured, LaunchChoice, Options, Template, Variable, Workgroup};
 
+/// Most bytes of all startup commands together: the shell's pipe has to take them at once.
+const STARTUP_LIMIT: usize = 8 * 1024;
+
 impl Options {
     /// What these settings ask for, the built-in ones at their front, together with what stands
     /// behind `--` on the command line.
@@ -38,6 +41,7 @@ impl Options {
                 .map(variable)
                 .collect::<Result<_, _>>()?,
             unset_env: unset(settings)?,
+            startup: startup(settings)?,
         })
     }
 }
@@ -123,4 +127,20 @@ fn unset(settings: &Settings) -> Result<Vec<String>, UsageError> {
         Some(setting) => Err(setting.wrong("a NAME alone is expected")),
         None => settings.all("unset-env"),
     }
+}
+
+fn startup(settings: &Settings) -> Result<Vec<String>, UsageError> {
+    let mut bytes = 0;
+    for setting in settings.of("startup") {
+        bytes += setting.value.len();
+        if setting.value.contains(['\n', '\r', '\0']) {
+            return Err(setting.wrong("one line is expected"));
+        }
+        if bytes > STARTUP_LIMIT {
+            return Err(setting.wrong(format_args!(
+                "all of them together may have {STARTUP_LIMIT} bytes; put them into a file"
+            )));
+        }
+    }
+    settings.all("startup")
 }

@@ -86,6 +86,8 @@ pub struct Options {
     pub launch: LaunchChoice,
     /// Variables for its environment. A name may occur twice; the later one counts.
     pub env: Vec<Variable>,
+    /// What the job's shell runs before the client's first byte: lines of its own language.
+    pub startup: Vec<String>,
     /// Variables that its environment shall not have, unless `env` has them.
     pub unset_env: Vec<String>,
 }

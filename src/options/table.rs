@@ -339,6 +339,16 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        long: "startup",
+        value: Value::Any("COMMAND"),
+        repeatable: true,
+        help: "what the job's shell runs before the client's first byte, in its own language",
+        paragraph: "The shell evaluates each in turn, with nothing on its stdin; variables and \
+                    functions stay. What they write goes to the log at level info. All together \
+                    they may take 60 s; then the session ends with status 1.",
+        ..PLAIN
+    },
+    Spec {
         long: "job-name",
         value: Value::Word("NAME"),
         built_in: "vscode-%u",

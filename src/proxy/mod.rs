@@ -17,6 +17,7 @@ mod outlet;
 mod reach;
 mod sink;
 mod start;
+mod startup;
 mod workgroup;
 
 use std::io;
@@ -28,7 +29,7 @@ use nix::sys::signal::Signal;
 use rustix::process::Pid;
 
 use crate::ending::{JobId, Status};
-use crate::intercept::ProbeAnswer;
+use crate::intercept::{ProbeAnswer, STARTUP_ENDED};
 use crate::keeper::{Below, Ender, Keeper, Launched, Report, refused_status};
 use crate::logging;
 use crate::opening::Opening;
@@ -49,6 +50,7 @@ use inlet::Inlet;
 use listeners::Listeners;
 use outlet::{Outlet, Said};
 use sink::Io;
+use startup::Startup;
 
 pub use start::{StartError, start};
 
@@ -107,6 +109,8 @@ enum Owner {
 /// What the shell is asked behind the probe, before it gets the client's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
+    /// The startup commands; that they have ended is the answer.
+    Startup,
     /// To start the relay; the relay's report is the answer.
     Relay,
 }
@@ -137,6 +141,7 @@ pub struct Proxy {
     orphans: Option<Ender>,
     job: Option<JobId>,
     opening: Opening<Question>,
+    startup: Startup,
     inlet: Inlet,
     stdout: Outlet,
     stderr: Outlet,
@@ -254,6 +259,7 @@ impl Proxy {
             Owner::Opening => {
                 if let Some(question) = self.opening.overdue(now) {
                     match question {
+                        Question::Startup => self.startup_overdue(now),
                         Question::Relay => self.relay_overdue(now),
                     }
                 }
@@ -455,6 +461,8 @@ impl Proxy {
         for said in said.drain(..) {
             match said {
                 Said::Answered(answer) => self.answered(answer, stream, now),
+                Said::Word(word) if word == STARTUP_ENDED => self.startup_ended(now),
+                Said::EndedAside(last) => self.startup_cut_short(stream, &last),
                 Said::Word(word) => self.heed_word(&word, now),
                 Said::AnnouncedSocket => {
                     log::warn!(
@@ -537,6 +545,9 @@ impl Proxy {
         }
         if self.opening.is_over() {
             self.inlet.open(io.reactor);
+        }
+        if self.opening.awaits(Question::Startup) {
+            self.startup_begins();
         }
         self.deadlines.set(Owner::Opening, self.opening.deadline());
     }
@@ -686,6 +697,13 @@ impl Stream {
         match self {
             Self::Stdout => Self::Stderr,
             Self::Stderr => Self::Stdout,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
         }
     }
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::intercept::{
-    Announcement, Outbound, OutboundPiece, ProbeAnswer, ProbeFilter, ProbePiece,
+    Announcement, Outbound, OutboundPiece, ProbeAnswer, ProbeFilter, ProbePiece, STARTUP_ENDED,
+    StartupOutput,
 };
 use crate::reactor::{Reactor, Token};
 use crate::relay::{Block, Step};
@@ -20,6 +21,8 @@ pub(super) enum Said {
     Answered(ProbeAnswer),
     /// A further question of the opening was answered with this word.
     Word(Vec<u8>),
+    /// The stream has ended while it was set aside, with this last line.
+    EndedAside(String),
     /// A Unix socket was announced; its line has passed untouched.
     AnnouncedSocket,
 }
@@ -31,6 +34,8 @@ pub(super) struct Outlet {
     filter: ProbeFilter,
     /// How many bytes may still be read, once the output was cut.
     allowance: Option<u64>,
+    /// While it is there: where the stream goes instead of to the client.
+    aside: Option<StartupOutput>,
     exit: Exit,
 }
 
@@ -62,6 +67,7 @@ impl Outlet {
             source: Some(source),
             filter,
             allowance: None,
+            aside: None,
             exit,
         }
     }
@@ -110,6 +116,24 @@ impl Outlet {
             self.exit.finish(io, said);
         }
         self.wake(io.reactor);
+    }
+
+    /// From now on the client gets nothing, but the log does, until the stream says that the
+    /// startup commands have ended.
+    pub(super) fn set_aside(&mut self) {
+        self.aside = Some(StartupOutput::default());
+    }
+
+    /// From now on the client gets what comes.
+    pub(super) fn pass_on(&mut self) {
+        if let Some(line) = self.aside.take().and_then(|mut output| output.end()) {
+            tell(self.name, &line);
+        }
+    }
+
+    /// The last line that was set aside, or nothing.
+    pub(super) fn last_set_aside(&self) -> &str {
+        self.aside.as_ref().map_or("", StartupOutput::last)
     }
 
     /// Nothing of the probe will come any more.
@@ -200,6 +224,10 @@ impl Outlet {
         self.close_source(io.reactor);
         self.filter.end();
         self.filter_and_pass(&[], io, said);
+        if self.aside.is_some() {
+            said.push(Said::EndedAside(self.last_set_aside().to_owned()));
+            self.pass_on();
+        }
         self.exit.finish(io, said);
     }
 
@@ -207,9 +235,21 @@ impl Outlet {
         let mut input = bytes;
         while let Some(piece) = self.filter.next(&mut input) {
             match piece {
-                ProbePiece::Bytes(bytes) => self.exit.pass(bytes, io, said),
+                ProbePiece::Bytes(mut bytes) => match &mut self.aside {
+                    None => self.exit.pass(bytes, io, said),
+                    Some(output) => {
+                        while let Some(line) = output.next(&mut bytes) {
+                            tell(self.name, &line);
+                        }
+                    }
+                },
                 ProbePiece::Answer(answer) => said.push(Said::Answered(answer)),
-                ProbePiece::Word(word) => said.push(Said::Word(word)),
+                ProbePiece::Word(word) => {
+                    if word == STARTUP_ENDED {
+                        self.pass_on();
+                    }
+                    said.push(Said::Word(word));
+                }
             }
         }
     }
@@ -226,6 +266,10 @@ impl Outlet {
             reactor.deregister(stream.as_fd(), token);
         }
     }
+}
+
+fn tell(name: &str, line: &str) {
+    log::info!("startup, {name}: {line}");
 }
 
 impl Exit {

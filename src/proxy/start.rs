@@ -33,6 +33,7 @@ use super::listeners::Listeners;
 use super::outlet::Outlet;
 use super::reach;
 use super::sink::{Io, Orphan, Sink, Tee};
+use super::startup::{self, Startup};
 use super::workgroup;
 use super::{Proxy, Source};
 
@@ -81,6 +82,8 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     let rules = options.admission(rustix::process::geteuid().as_raw());
     door::announce(first.1.ip(), &rules);
 
+    // Before signals are blocked: it may take seconds, and shall be interruptible.
+    let workgroup = workgroup(options)?;
     let inherited = Inherited::capture().map_err(|error| cannot("read the limits", error))?;
     let descriptors = inherited.raise_open_files().unwrap_or_else(|error| {
         log::warn!("cannot raise the limit of open files: {error}");
@@ -104,7 +107,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|error| cannot("adopt what a lost keeper leaves", error))?;
 
-    let launch = Launch::new(options, &login(), workgroup(options)?.as_deref());
+    let launch = Launch::new(options, &login(), workgroup.as_deref());
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| cannot("make a fresh marker", error))?;
@@ -124,7 +127,10 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         }
     };
     let (in_job, step) = means.map(|means| (means.in_job, means.step)).unzip();
-    let opening = Opening::new(step);
+    let startup = startup::step(&options.startup, &probe);
+    // The end of the startup commands is said on either stream, or twice on one of them.
+    let answers_beside = usize::from(startup.is_some());
+    let opening = Opening::new(startup.into_iter().chain(step));
 
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let client_stdin = share("stdin", stdin.as_fd(), Source::Inlet, &mut reactor)?;
@@ -166,13 +172,13 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     let stdout = Outlet::new(
         "stdout",
         shell_stdout,
-        ProbeFilter::new(&probe, opening.answers()),
+        ProbeFilter::new(&probe, opening.answers() + answers_beside),
         sink("stdout", client_stdout, tee_stdout, Orphan::Ends),
     );
     let stderr = Outlet::new(
         "stderr",
         shell_stderr,
-        ProbeFilter::new(&probe, opening.answers()),
+        ProbeFilter::new(&probe, opening.answers() + answers_beside),
         sink("stderr", client_stderr, tee_stderr, Orphan::IsDiscarded),
     );
     Ok(Proxy {
@@ -188,6 +194,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         orphans: None,
         job: None,
         opening,
+        startup: Startup::default(),
         inlet,
         stdout,
         stderr,

@@ -174,6 +174,7 @@ def launch_command():
 SITE = """\
 # The site's.
 lock = admit
+startup = echo to the log; export STARTED=yes
 salloc-arg = --job-name=from the site
 
 [profile small]
@@ -195,15 +196,20 @@ def site_file():
     try:
         check(remote("--list-profiles")[1] == "small   any node\nsecond  the second node\n", "the profiles are others")
         for profile, node in (("small", "node1"), ("second", "node2")):
-            with Session("--profile", profile, "--config=own.conf") as session:
-                session.start()
+            with Session("--profile", profile, "--config=own.conf", "--startup", "echo not to stderr either >&2") as session:
+                session.opening()
+                check(session.ask("echo started: $STARTED", r"started: (.*)\n").group(1) == "yes", "the startup command has not run")
+                session.burst()
+                session.announced()
+                both = session.out.text + session.err.text
+                check("to the log" not in both and "not to stderr" not in both, f"the client saw what startup wrote: {both!r}")
                 check(session.answers()["node"].startswith(node), f"{profile} is on {session.answers()['node']}")
                 fields = run("login", "squeue", "-h", "-o", "%j|%k", "-u", "alice").strip()
                 check(fields == "from the site|own", f"the job's name and comment are {fields}")
                 session.hang_up()
                 nothing_left("alice")
         status, out, _ = remote("--profile=second", "--show-config")
-        wanted = "/etc/vscode-shell-proxy.conf, line 11"
+        wanted = "/etc/vscode-shell-proxy.conf, line 12"
         check(status == 0 and any(line.startswith(wanted) and line.endswith("salloc-arg = --nodelist=node2") for line in out.splitlines()),
               f"--show-config prints {out}")
         for words in (["--admit=any"], ["--config", "none", "--admit=any"], ["--profile=third"]):
