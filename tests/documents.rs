@@ -299,3 +299,63 @@ fn zsh_completes_options_and_values() {
         "vscode-shell-proxy --admit=root"
     );
 }
+
+/// What the proxy says about a file, without those of this machine.
+fn show_config(path: &str, more: &[&str]) -> (String, String) {
+    let mut args = vec!["--config", "none", "--config", path, "--show-config"];
+    args.extend(more);
+    output(env!("CARGO_BIN_EXE_vscode-shell-proxy"), &args)
+}
+
+#[test]
+fn ready_files_for_sites_are_accepted_with_each_of_their_profiles() {
+    let sites = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/sites");
+    let documentation = read("contrib/sites/README.md");
+    let mut files = 0;
+    for entry in fs::read_dir(sites).unwrap() {
+        let path = entry.unwrap().path();
+        let (path, name) = (path.to_str().unwrap(), path.file_name().unwrap());
+        if name == "README.md" {
+            continue;
+        }
+        let name = name.to_str().unwrap();
+        assert!(documentation.contains(&format!("| `{name}` |")), "{name}");
+        let profiles: Vec<&str> = ["--config", "none", "--config", path, "--list-profiles"].into();
+        let (profiles, _) = output(env!("CARGO_BIN_EXE_vscode-shell-proxy"), &profiles);
+        assert!(!profiles.is_empty(), "{name} has no profile");
+        for line in profiles.lines() {
+            let (profile, description) = line.split_once("  ").expect(line);
+            assert!(!description.is_empty(), "{name}: {profile}");
+            let (shown, errors) = show_config(path, &["--profile", profile]);
+            assert_eq!(errors, "", "{name}");
+            assert!(shown.contains("command = "), "{name}: {shown}");
+        }
+        files += 1;
+    }
+    assert_eq!(
+        files,
+        documentation
+            .lines()
+            .filter(|l| l.starts_with("| `"))
+            .count()
+    );
+}
+
+#[test]
+fn the_packages_file_sets_nothing_and_each_of_its_lines_can_be_set() {
+    let text = read("contrib/vscode-shell-proxy.conf");
+    let is_set = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    assert_eq!(text.lines().find(is_set), None);
+    // `#NAME = VALUE` is such a line, `# text` is none.
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+        _ => String::new(),
+    };
+    let text: String = text.lines().map(uncommented).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("all.conf");
+    fs::write(&path, &text).unwrap();
+    let (shown, errors) = show_config(path.to_str().unwrap(), &["--profile", "gpu"]);
+    assert_eq!(errors, "");
+    assert!(shown.contains("salloc-arg = --gres=gpu:1"), "{shown}");
+}
