@@ -35,3 +35,5 @@ complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l pro
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l list-profiles -d 'print the profiles and exit'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l config -r -F -d 'read this file too, behind the site\'s and the user\'s; none: none of those before it'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l show-config -d 'print what is in force, each value with where it was said, and exit'
+complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l ssh-config -x -d 'print the stanza Host NAME with these options, and VS Code\'s settings, and exit'
+complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l ssh-host -x -d 'the HostName that --ssh-config prints'

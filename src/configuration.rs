@@ -8,7 +8,7 @@
 //! file of bounded size. One that everybody can write is nobody's word.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
@@ -78,6 +78,20 @@ fn command_path(called: &OsStr) -> Option<PathBuf> {
         let metadata = path.metadata();
         metadata.is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
     })
+}
+
+/// How a `RemoteCommand` calls the program that was called like this: by its name where that is found
+/// on the `PATH` that sshd gives, else by its path.
+pub fn remote_command(called: Option<&OsStr>) -> OsString {
+    let path = called.and_then(command_path);
+    let path = path.or_else(|| env::current_exe().ok());
+    let path = path.and_then(|path| std::path::absolute(path).ok());
+    let path = path.unwrap_or_else(|| env!("CARGO_PKG_NAME").into());
+    let directory = path.parent().and_then(Path::to_str);
+    match (directory, path.file_name()) {
+        (Some("/usr/local/bin" | "/usr/bin" | "/bin"), Some(name)) => name.to_owned(),
+        _ => path.into_os_string(),
+    }
 }
 
 /// The site's file beside a directory of programs. A link that leads to this directory is not

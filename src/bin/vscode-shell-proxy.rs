@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use vscode_shell_proxy::options::{self, CommandLine, Request, UsageError};
+use vscode_shell_proxy::sys::login::login;
 use vscode_shell_proxy::{configuration, in_job, keeper, proxy, resolve, selftest};
 
 fn main() -> ExitCode {
@@ -27,10 +28,13 @@ fn main() -> ExitCode {
         return selftest::server::run(args);
     }
     match request(args, called.as_deref()) {
-        Ok(Request::Print(text)) => {
-            // A reader who has seen enough is no failure.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+        Ok(Request::Print(text)) => print(&text),
+        Ok(Request::Stanza(stanza)) => {
+            let program = configuration::remote_command(called.as_deref());
+            match stanza.text(&program, &login()) {
+                Ok(text) => print(&text),
+                Err(error) => complain(&error, 2),
+            }
         }
         Ok(Request::SwitchedOff(text)) => complain(&text, 1),
         Ok(Request::Run(options)) => match proxy::start(&options) {
@@ -51,6 +55,12 @@ fn request(
         return Ok(Request::Print(text));
     }
     options::request(&line, &configuration::files(&line, called)?)
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader who has seen enough is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 fn complain(error: &dyn std::fmt::Display, status: u8) -> ExitCode {

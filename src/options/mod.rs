@@ -13,6 +13,7 @@ mod merge;
 mod reach;
 mod report;
 mod settings;
+mod stanza;
 pub mod table;
 mod template;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub(crate) use help::listing;
 use layers::Layers;
 pub use reach::{Ports, Reach};
 pub use settings::{Origin, Setting, Settings, UsageError};
+pub use stanza::Stanza;
 pub use template::{CommandTemplate, Filling, Login, Template};
 
 /// What the command line asks for.
@@ -42,6 +44,8 @@ pub use template::{CommandTemplate, Filling, Login, Template};
 pub enum Request {
     /// Print this on stdout and leave with status 0.
     Print(String),
+    /// Print this stanza on stdout and leave with status 0.
+    Stanza(Stanza),
     /// The site does not want sessions now: say this on stderr and leave with status 1.
     SwitchedOff(String),
     /// Relay a session.
@@ -184,6 +188,17 @@ pub fn request(line: &CommandLine, files: &[ConfigFile]) -> Result<Request, Usag
     let options = Box::new(Options::new(&layers.settings, line.command.as_deref())?);
     if line.settings.count("show-config") > 0 {
         return Ok(Request::Print(report::in_force(&layers)));
+    }
+    if let Some(name) = line.settings.last("ssh-config")? {
+        let asked_for = ["ssh-config", "self-test"];
+        let args = asked_for
+            .iter()
+            .fold(line.clone(), |line, long| line.without(long));
+        return Ok(Request::Stanza(Stanza {
+            name,
+            host: layers.settings.last("ssh-host")?,
+            args: args.to_args(),
+        }));
     }
     if let Some(text) = layers.switched_off()? {
         return Ok(Request::SwitchedOff(text));

@@ -403,6 +403,24 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        long: "ssh-config",
+        value: Value::Word("NAME"),
+        place: Place::CommandLine,
+        help: "print the stanza Host NAME with these options, and VS Code's settings, and exit",
+        paragraph: "Ready to be pasted on the user's own computer. The RemoteCommand is quoted for \
+                    any login shell.",
+        ..PLAIN
+    },
+    Spec {
+        long: "ssh-host",
+        value: Value::Word("HOST"),
+        default: "this host's own name",
+        help: "the HostName that --ssh-config prints",
+        paragraph: "For a site whose login nodes have one name in common, or another one for the \
+                    world.",
+        ..PLAIN
+    },
+    Spec {
         long: "description",
         value: Value::Any("TEXT"),
         place: Place::Profile,

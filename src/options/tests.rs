@@ -437,3 +437,24 @@ proptest! {
         check(words.join("\0").as_bytes());
     }
 }
+
+#[test]
+fn a_stanza_repeats_the_line_without_itself() {
+    let line = [
+        "--ssh-config",
+        "gpu",
+        "-S",
+        "--gres=gpu:1",
+        "-v",
+        "--self-test",
+    ];
+    let Ok(Request::Stanza(stanza)) = request(&line) else {
+        panic!("no stanza")
+    };
+    assert_eq!(
+        stanza.args,
+        ["--salloc-arg=--gres=gpu:1", "--verbose"].map(OsString::from)
+    );
+    let again = parse(stanza.args.clone());
+    assert!(matches!(again, Ok(Request::Run(_))), "{again:?}");
+}

@@ -267,6 +267,20 @@ def admission():
 
 
 @journey(4)
+def stanza_to_paste():
+    """--ssh-config and --ssh-host: what it prints is used as it stands, and leads to a session with the options."""
+    status, text, err = remote("--ssh-config", "printed", "--ssh-host=login", "--salloc-arg='--comment=two words'")
+    check((status, err) == (0, ""), f"status {status}, stderr {err!r}")
+    config = path("client", "/home/laptop/config-printed")
+    write(config, text.split("\n\n")[0] + "\n")
+    with Session(stanza=("/home/laptop/config-printed", "printed")) as session:
+        session.start()
+        check("Comment=two words" in box.scontrol("show", "job", session.job()), f"the option is lost from\n{text}")
+        session.hang_up()
+    nothing_left("alice")
+
+
+@journey(4)
 def other_commands():
     """-- COMMAND: a shell right here, srun, and a salloc of one's own."""
     for command, host in ((["bash"], "login"), (["srun", "--pty", "bash"], "node"), (["salloc", "-w", "node2"], "node2")):
