@@ -83,7 +83,8 @@ fn counted(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn the_steady_state_allocates_nothing() {
     let this = std::env::current_exe().expect("a program has a path");
-    let program = Program::new(this).args([PROXY, "-q", "--", "bash"]);
+    // This executable knows no other mode of the program's.
+    let program = Program::new(this).args([PROXY, "-q", "--reach=direct", "--", "bash"]);
     let mut session = program.start();
     let address: u64 = session.line().parse().expect("the address of the count");
     let memory = File::open(format!("/proc/{}/mem", session.pid())).expect("the proxy's memory");

@@ -3,7 +3,9 @@
 //!
 //! The server in the job is a stand-in that notes its arguments and names a port on which the test
 //! itself listens, on all interfaces or on loopback as it was told; so a connection through the
-//! announced port proves that the rewritten command and the rewritten address fit together.
+//! announced port proves that the rewritten command and the rewritten address fit together. Commands
+//! are rewritten where connections go directly to the node; with a relay in the job (`reach.rs`)
+//! nothing need be.
 
 mod support;
 
@@ -55,6 +57,7 @@ const COMMAND_SHELL: &str = r#"VSCODE_CLI_REQUIRE_TOKEN=${TOKEN} "$CLI_PATH" com
 /// A proxy in front of a bash that has answered the client's opening.
 fn opened(server: &Server) -> Session {
     let mut session = Program::proxy()
+        .direct()
         .stand_in("server-cli", CLI)
         .env("BACKEND", server.port().to_string())
         .args(["--", "bash"])
@@ -556,7 +559,7 @@ fn a_login_shell_that_cannot_converse_is_replaced_and_given_back() {
 #[test]
 fn a_fish_as_the_command_ends_with_its_input() {
     let Some(fish) = shell("fish") else { return };
-    let mut session = Program::proxy().arg("--").arg(fish).start();
+    let mut session = Program::proxy().direct().arg("--").arg(fish).start();
     session.send("echo at last\n");
     session.end_stdin();
     // It runs nothing before its input has ended, and makes of the probe what it likes.
@@ -581,7 +584,10 @@ fn an_address_before_the_probes_answer_waits_for_it() {
     let server = Server::on("127.0.0.1");
     // The announcement stands in the pipe before the shell reads its first line.
     let script = format!("echo listeningOn==127.0.0.1:{}==; exec bash", server.port());
-    let mut session = Program::proxy().args(["--", "sh", "-c", &script]).start();
+    let mut session = Program::proxy()
+        .direct()
+        .args(["--", "sh", "-c", &script])
+        .start();
     exchange(address(&session.line(), "listeningOn==127.0.0.1:"), &server);
     assert_eq!(session.ask("echo next"), "next");
 }
@@ -589,7 +595,10 @@ fn an_address_before_the_probes_answer_waits_for_it() {
 #[test]
 fn a_shell_that_never_answers_the_probe_gets_its_address_unchanged() {
     let script = "echo listeningOn==127.0.0.1:4711==; cat > /dev/null";
-    let mut session = Program::proxy().args(["--", "sh", "-c", script]).start();
+    let mut session = Program::proxy()
+        .direct()
+        .args(["--", "sh", "-c", script])
+        .start();
     session.expect_line("listeningOn==127.0.0.1:4711==");
     session.await_stderr("unchanged");
     session.end_stdin();

@@ -326,6 +326,7 @@ fn stdin_may_be_a_file_or_the_null_device() {
         .run("");
     assert_eq!((end.code(), end.stdout_text().as_str()), (4, "1\n"));
     let end = Program::proxy()
+        .direct()
         .args(["--", "sh", "-c", "echo 1; cat"])
         .stream(0, Stream::Null)
         .run("");

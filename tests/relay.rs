@@ -30,7 +30,10 @@ fn session_of(program: Program) -> (Session, Server, u16) {
 
 /// A node that is not this host as far as its name tells: the probe asks `uname -n`.
 fn on_node(program: Program, name: &str) -> Program {
-    program.stand_in("uname", &format!("#!/bin/sh\necho {name}\n"))
+    // A relay would run here all the same, and dial back.
+    program
+        .direct()
+        .stand_in("uname", &format!("#!/bin/sh\necho {name}\n"))
 }
 
 /// A connection that leads nowhere is ended, as early as in connect(2) or by a read.
@@ -58,7 +61,7 @@ fn memory_peak_kib(session: &Session) -> u64 {
 #[test]
 fn every_byte_passes_on_the_standard_streams() {
     // `cat` gives back what it gets, the probe's line too, which the client must not see.
-    let mut session = Program::proxy().args(["--", "cat"]).start();
+    let mut session = Program::proxy().direct().args(["--", "cat"]).start();
     let mut bytes: Vec<u8> = (0..=255).collect();
     bytes.extend_from_slice(b"\0\0\xff\xfe\xc3(\xe2\x28\xa1\r\n\r\r\n");
     bytes.extend(
@@ -149,8 +152,15 @@ fn a_reset_passes_as_a_reset() {
 
 #[test]
 fn five_hundred_connections_at_once_are_all_served() {
+    for reach in ["direct", "in-job"] {
+        five_hundred_connections(Program::proxy().args(["--reach", reach]));
+    }
+}
+
+#[track_caller]
+fn five_hundred_connections(program: Program) {
     const COUNT: usize = 500;
-    let (session, server, port) = session_of(Program::proxy().args(["-b", "512"]));
+    let (session, server, port) = session_of(program.args(["-b", "512"]));
     let idle = Process::read(session.pid().cast_signed())
         .expect("it runs")
         .open_files();
@@ -458,9 +468,16 @@ fn a_node_that_has_no_address_closes_the_connection_and_is_named() {
 
 #[test]
 fn without_descriptors_accepting_pauses_and_goes_on() {
-    const COUNT: u8 = 100;
     // With a backlog that holds all of them, for the kernel to keep those that are not accepted.
-    let program = Program::proxy().args(["-b", "200"]).open_files(160);
+    for reach in ["direct", "in-job"] {
+        let program = Program::proxy().args(["-b", "200", "--reach", reach]);
+        accepting_pauses_and_goes_on(program.open_files(160));
+    }
+}
+
+#[track_caller]
+fn accepting_pauses_and_goes_on(program: Program) {
+    const COUNT: u8 = 100;
     let (mut session, server, port) = session_of(program);
     let mut clients: Vec<Option<TcpStream>> = Vec::new();
     for number in 0..COUNT {
@@ -487,7 +504,7 @@ fn connections_wait_for_a_descriptor_that_somebody_else_has_taken() {
     const COUNT: u8 = 12;
     // The proxy counts on the limit that it was started with; now it is lowered under its feet, to
     // room for a few connections.
-    let (mut session, server, port) = session_of(Program::proxy().args(["-b", "64"]));
+    let (mut session, server, port) = session_of(Program::proxy().direct().args(["-b", "64"]));
     let pid = rustix::process::Pid::from_raw(session.pid().cast_signed());
     let open = std::fs::read_dir(format!("/proc/{}/fd", session.pid())).expect("the proxy runs");
     let limit = Some(open.count() as u64 + 5);
@@ -516,8 +533,11 @@ fn connections_wait_for_a_descriptor_that_somebody_else_has_taken() {
 
 #[test]
 fn nothing_wakes_up_while_nothing_happens() {
-    let (mut session, server, port) =
-        session_of(Program::proxy().args(["-b", "20"]).open_files(70));
+    let (mut session, server, port) = session_of(
+        Program::proxy()
+            .args(["-b", "20", "--reach", "in-job"])
+            .open_files(70),
+    );
     // Connections that are open, some that wait in the kernel for a free place, and no traffic.
     let clients: Vec<TcpStream> = (0..15).map(|_| connect(port)).collect();
     let peer = server.accept();
@@ -534,9 +554,13 @@ fn nothing_wakes_up_while_nothing_happens() {
         };
         ours.map(count).collect::<Vec<u64>>()
     };
-    // What was begun ends first: until a second passes in which neither process ran.
+    // What was begun ends first: until a second passes in which no process ran.
     let mut last = (wakeups(&session), Instant::now());
-    assert_eq!(last.0.len(), 2, "the proxy and its keeper");
+    assert_eq!(
+        last.0.len(),
+        3,
+        "the proxy, its keeper, the relay in the job"
+    );
     session.until("a second without a wakeup", |session| {
         let now = wakeups(session);
         if now != last.0 {

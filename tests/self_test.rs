@@ -5,13 +5,14 @@ mod support;
 use support::{End, Program};
 
 /// The steps of the report, in its order.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "vscode-shell-proxy",
     "launch",
     "open",
     "place",
     "program",
     "announce",
+    "reach",
     "connect",
     "transfer",
     "latency",
@@ -50,6 +51,30 @@ fn failed(end: &End, words: &[&str]) {
 #[test]
 fn a_session_in_a_shell_right_here_passes() {
     passed(&Program::proxy().args(["--self-test", "--", "bash"]).run(""));
+}
+
+#[test]
+fn it_says_how_the_server_was_reached() {
+    for (reach, words) in [
+        (
+            "auto",
+            "by a relay in the job: the server listens on loopback only",
+        ),
+        (
+            "in-job",
+            "by a relay in the job: the server listens on loopback only",
+        ),
+        (
+            "direct",
+            "directly: the server listens on all addresses of its node",
+        ),
+    ] {
+        let program = Program::proxy().args(["--self-test", "--reach", reach]);
+        let end = program.args(["--", "bash"]).run("");
+        passed(&end);
+        let text = end.stdout_text();
+        assert!(text.contains(&format!("reach       {words}")), "{text}");
+    }
 }
 
 #[test]
@@ -130,7 +155,7 @@ fn a_server_that_is_not_reached_fails() {
         "uname",
         "#!/bin/sh\n[ $1 = -n ] && echo node.invalid || exec /usr/bin/uname \"$@\"\n",
     );
-    let end = program.args(["--self-test", "--", "bash"]).run("");
+    let end = program.direct().args(["--self-test", "--", "bash"]).run("");
     failed(&end, &["an answer of the server", "node.invalid", "hint:"]);
 }
 

@@ -100,7 +100,9 @@ fn a_client_that_ends_stdin_after_one_command_gets_its_output_and_status() {
 fn every_byte_reaches_the_shell_before_its_stdin_is_closed() {
     let count = 3_000_000;
     // The first line is the probe.
-    let end = launching(["sh", "-c", "read -r probe; exec wc -c"]).run(vec![b'x'; count]);
+    let program = Program::proxy().direct();
+    let job = ["--", "sh", "-c", "read -r probe; exec wc -c"];
+    let end = program.args(job).run(vec![b'x'; count]);
     assert_eq!(end.stdout_text().trim(), count.to_string());
     assert_eq!(end.code(), 0);
 }

@@ -2,8 +2,9 @@
 //! handshakes of whoever connects to it.
 //!
 //! Anybody may connect. Until a visitor has proved that it is the session's relay it has one of few
-//! places, and little time. Where all places are taken the oldest visitor goes that has not even
-//! said what it wants, so nobody can hold the relay off by connecting and keeping silent.
+//! places, and little time; where all places are taken, others wait in the kernel. A visitor that
+//! has not even said what it wants, which the relay does at once, then has next to no time: nobody
+//! can hold the relay off by connecting and keeping silent.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,16 +25,16 @@ use super::{Owner, Source};
 
 /// Most visitors at a time.
 pub(super) const MOST: usize = 16;
-/// Visitors taken in one turn of the listener: each gets a turn before it may have to go.
-const ACCEPTS: usize = MOST / 2;
 /// How long a visitor may take to prove itself.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long one may be silent while others wait.
+const SILENCE: Duration = Duration::from_millis(250);
 /// How long accepting pauses where it fails.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The time between two lines of the log about visitors that were refused.
 const LINES: Duration = Duration::from_secs(60);
-/// A burst of clients is a burst of dials: as many wait while others are taken.
-const BACKLOG: u32 = 256;
+/// A burst of clients is a burst of dials. The kernel lowers it to net.core.somaxconn.
+const BACKLOG: u32 = 4096;
 /// Ports of a range that are tried.
 const TRIES: u16 = 64;
 
@@ -42,8 +43,8 @@ pub(super) struct DialBack {
     listener: (OwnedFd, Token),
     secret: Secret,
     visitors: [Option<Visitor>; MOST],
-    /// How many have been taken.
-    taken: u64,
+    /// Others wait for a place, as far as is known.
+    is_full: bool,
     refusals: Refusals,
 }
 
@@ -55,8 +56,7 @@ struct Visitor {
     acceptor: Acceptor,
     /// It has said, in the right form, what it wants.
     has_spoken: bool,
-    /// The how-manieth it is.
-    number: u64,
+    since: Instant,
 }
 
 /// Why a visitor was sent away.
@@ -75,7 +75,7 @@ impl fmt::Display for Why {
             Self::Failed(error) => error.fmt(f),
             Self::Ended => f.write_str("it has ended before it proved anything"),
             Self::Late => write!(f, "it has proved nothing within {} s", LIMIT.as_secs()),
-            Self::Crowded => write!(f, "{MOST} others have proved nothing yet"),
+            Self::Crowded => f.write_str("it is silent, and others wait"),
         }
     }
 }
@@ -116,7 +116,7 @@ impl DialBack {
                         listener: (socket, token),
                         secret,
                         visitors: Default::default(),
-                        taken: 0,
+                        is_full: false,
                         refusals: Refusals::rationed(1, LINES),
                     };
                     return Ok((door, offered));
@@ -133,9 +133,12 @@ impl DialBack {
         reactor: &mut Reactor<Source>,
         deadlines: &mut Deadlines<Owner>,
     ) {
-        for _ in 0..ACCEPTS {
+        for _ in 0..MOST {
+            let Some(index) = self.place(reactor, deadlines) else {
+                return;
+            };
             match tcp::accept(&self.listener.0) {
-                Ok((stream, peer)) => self.admit(stream, peer, reactor, deadlines),
+                Ok((stream, peer)) => self.admit(index, stream, peer, reactor, deadlines),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return reactor.read_blocked(self.listener.1);
                 }
@@ -150,8 +153,9 @@ impl DialBack {
         reactor.wake(self.listener.1);
     }
 
-    /// The pause of accepting is over.
-    pub(super) fn resume(&self, reactor: &mut Reactor<Source>) {
+    /// The pause of accepting is over, or a place became free.
+    pub(super) fn resume(&mut self, reactor: &mut Reactor<Source>) {
+        self.is_full = false;
         reactor.wake(self.listener.1);
     }
 
@@ -167,8 +171,7 @@ impl DialBack {
         match visitor.turn(&self.secret, reactor) {
             Ok(None) => None,
             Ok(Some(role)) => {
-                deadlines.set(Owner::Visitor(index), None);
-                let Visitor { stream, token, .. } = self.visitors[index].take()?;
+                let Visitor { stream, token, .. } = self.leave(index, reactor, deadlines)?;
                 Some((role, (stream, token)))
             }
             Err(why) => {
@@ -206,49 +209,78 @@ impl DialBack {
         }
     }
 
+    /// A free place; or, where there is none, that of a visitor who was silent for too long.
+    fn place(
+        &mut self,
+        reactor: &mut Reactor<Source>,
+        deadlines: &mut Deadlines<Owner>,
+    ) -> Option<usize> {
+        if let Some(index) = self.visitors.iter().position(Option::is_none) {
+            return Some(index);
+        }
+        let silent = |(index, visitor): (usize, &Option<Visitor>)| {
+            let visitor = visitor.as_ref().filter(|visitor| !visitor.has_spoken)?;
+            Some((visitor.since, index))
+        };
+        let oldest = self.visitors.iter().enumerate().filter_map(silent).min();
+        match oldest.map(|(since, index)| (since + SILENCE, index)) {
+            Some((until, index)) if until <= Instant::now() => {
+                self.refuse(index, &Why::Crowded, reactor, deadlines);
+                Some(index)
+            }
+            silent => {
+                // A place becomes free in time: no visitor stays for long.
+                self.is_full = true;
+                deadlines.set(Owner::DialBack, silent.map(|(until, _)| until));
+                None
+            }
+        }
+    }
+
+    /// Takes the visitor `index` out: its place is free.
+    fn leave(
+        &mut self,
+        index: usize,
+        reactor: &mut Reactor<Source>,
+        deadlines: &mut Deadlines<Owner>,
+    ) -> Option<Visitor> {
+        let visitor = self.visitors.get_mut(index)?.take()?;
+        deadlines.set(Owner::Visitor(index), None);
+        if self.is_full {
+            deadlines.set(Owner::DialBack, None);
+            self.resume(reactor);
+        }
+        Some(visitor)
+    }
+
     fn admit(
         &mut self,
+        index: usize,
         stream: TcpStream,
         peer: SocketAddr,
         reactor: &mut Reactor<Source>,
         deadlines: &mut Deadlines<Owner>,
     ) {
-        let index = self.place();
-        if self.visitors[index].is_some() {
-            self.refuse(index, &Why::Crowded, reactor, deadlines);
-        }
+        let now = Instant::now();
         let mut nonce = [0; NONCE];
         let token = getrandom(&mut nonce, GetRandomFlags::empty())
             .map_err(io::Error::from)
             .and_then(|_| reactor.register(stream.as_fd(), Source::Visitor(index)));
         match token {
             Ok(token) => {
-                self.taken += 1;
                 self.visitors[index] = Some(Visitor {
                     stream,
                     token,
                     peer,
                     acceptor: Acceptor::new(nonce),
                     has_spoken: false,
-                    number: self.taken,
+                    since: now,
                 });
-                deadlines.set(Owner::Visitor(index), Some(Instant::now() + LIMIT));
+                deadlines.set(Owner::Visitor(index), Some(now + LIMIT));
                 reactor.wake(token);
             }
             Err(error) => log::error!("cannot watch the connection from {peer}: {error}"),
         }
-    }
-
-    /// A free place, or that of whoever has to go.
-    fn place(&self) -> usize {
-        let worth = |visitor: &Option<Visitor>| {
-            let of = |visitor: &Visitor| (visitor.has_spoken, visitor.number);
-            visitor.as_ref().map(of)
-        };
-        // An empty place is worth least.
-        let places = self.visitors.iter().enumerate();
-        let least = places.min_by_key(|(_, visitor)| worth(visitor));
-        least.map_or(0, |(index, _)| index)
     }
 
     fn refuse(
@@ -258,10 +290,9 @@ impl DialBack {
         reactor: &mut Reactor<Source>,
         deadlines: &mut Deadlines<Owner>,
     ) {
-        let Some(visitor) = self.visitors.get_mut(index).and_then(Option::take) else {
+        let Some(visitor) = self.leave(index, reactor, deadlines) else {
             return;
         };
-        deadlines.set(Owner::Visitor(index), None);
         tcp::reset_on_close(&visitor.stream);
         reactor.forget(visitor.token);
         if let Some(count) = self.refusals.refused(Instant::now()) {

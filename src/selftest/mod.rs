@@ -68,7 +68,7 @@ pub fn run(options: &Options, mut launch_args: Vec<OsString>) -> ExitCode {
         }
     };
     let mut started = None;
-    let played = session::play(&mut player, &mut started);
+    let played = session::play(&mut player, options.reach, &mut started);
     let ended = match &played {
         Err(failure) if failure.is_interruption() => Ok(()),
         _ => end::hang_up(&mut player, started.as_ref()),

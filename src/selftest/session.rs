@@ -5,6 +5,8 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::options::Reach;
+
 use super::failure::Failure;
 use super::home_copy::HomeCopy;
 use super::place::{Place, find_program};
@@ -35,7 +37,11 @@ pub(super) struct Started {
 }
 
 /// From the first step to the last byte. What was started by then is left in `started`.
-pub(super) fn play(player: &mut Player, started: &mut Option<Started>) -> Result<(), Failure> {
+pub(super) fn play(
+    player: &mut Player,
+    reach: Reach,
+    started: &mut Option<Started>,
+) -> Result<(), Failure> {
     // Two, for the session's id is shown and the token is not.
     let mut id = random()?;
     id.truncate(12);
@@ -52,7 +58,7 @@ pub(super) fn play(player: &mut Player, started: &mut Option<Started>) -> Result
 
     let begin = Instant::now();
     player.send(&script)?;
-    let announcement = Announcement::await_in(player)?;
+    let announcement = Announcement::await_in(player, reach)?;
     let read = Instant::now();
     let client = Client {
         address: announcement.announced,
@@ -60,11 +66,16 @@ pub(super) fn play(player: &mut Player, started: &mut Option<Started>) -> Result
     };
     let connection = client.echo().map_err(|failure| failure.hint(UNREACHABLE))?;
     let answered = read.elapsed();
-    let Announcement { port, announced } = announcement;
+    let Announcement {
+        port,
+        announced,
+        route,
+    } = announcement;
     pass(
         "announce",
         format_args!("{announced}, {} after the script", time(read - begin)),
     );
+    pass("reach", format_args!("{route}"));
     let node = &place.node;
     pass(
         "connect",
@@ -176,11 +187,28 @@ struct Announcement {
     port: u16,
     /// The address for the client.
     announced: SocketAddr,
+    route: &'static str,
+}
+
+/// How a server is reached that listens on `host`: what was started on loopback was changed for
+/// connections that go directly.
+fn route(host: &str, reach: Reach) -> Result<&'static str, &'static str> {
+    match host {
+        "0.0.0.0" if reach == Reach::InJob => {
+            Err("a server on loopback, reached by a relay in the job")
+        }
+        "0.0.0.0" => Ok("directly: the server listens on all addresses of its node"),
+        "127.0.0.1" if reach == Reach::Direct => {
+            Err("a server that listens on 0.0.0.0, not only on loopback")
+        }
+        "127.0.0.1" => Ok("by a relay in the job: the server listens on loopback only"),
+        _ => Err("a server on 0.0.0.0 or on 127.0.0.1"),
+    }
 }
 
 impl Announcement {
     /// Reads up to the line with the address.
-    fn await_in(player: &mut Player) -> Result<Self, Failure> {
+    fn await_in(player: &mut Player, reach: Reach) -> Result<Self, Failure> {
         let expected = "the address of the server that the script starts";
         let mut bound = String::new();
         loop {
@@ -199,17 +227,17 @@ impl Announcement {
                 .split_once(' ')
                 .ok_or_else(|| wrong("a server's address"))?;
             let port = port.parse().map_err(|_| wrong("a server's port"))?;
-            if host != "0.0.0.0" {
-                return Err(wrong(
-                    "a server that listens on 0.0.0.0, not only on loopback",
-                ));
-            }
+            let route = route(host, reach).map_err(wrong)?;
             if !announced.ip().is_loopback() {
                 return Err(wrong(
                     "a line listeningOn with the proxy's address on loopback",
                 ));
             }
-            return Ok(Self { port, announced });
+            return Ok(Self {
+                port,
+                announced,
+                route,
+            });
         }
     }
 }

@@ -100,6 +100,11 @@ impl Program {
         }
     }
 
+    /// The proxy goes directly to the node: no relay in the job is asked for.
+    pub fn direct(self) -> Self {
+        self.args(["--reach", "direct"])
+    }
+
     /// One more argument.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.args.push(arg.as_ref().to_owned());
