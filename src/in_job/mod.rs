@@ -64,10 +64,11 @@ const LIMIT: Duration = Duration::from_millis(2500);
 /// What the background says when it is up.
 const UP: u8 = b'u';
 
-/// The buffer that every read goes through, and the size of the pool's blocks.
-const BLOCK: usize = 64 * 1024;
+/// The buffer that every read goes through, and the size of the pool's blocks: so large that they are
+/// memory only as far as they are used, and given back.
+const BLOCK: usize = 128 * 1024;
 /// Most blocks with bytes for slow readers; beyond them nothing is read that cannot be written.
-const POOL_BLOCKS: usize = 16;
+const POOL_BLOCKS: usize = 8;
 /// How often it is looked who is left of those that are being ended.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod in_job;
 mod observe;
 mod trace;
 
@@ -44,9 +45,19 @@ fn release() -> PathBuf {
             .status()
             .expect("cargo runs");
         assert!(status.success(), "the release build fails");
-        target.join("release/vscode-shell-proxy")
+        let program = target.join("release/vscode-shell-proxy");
+        // Pages of a file that is not on the disk yet count as the process's own.
+        let file = std::fs::File::open(&program).expect("it was built");
+        file.sync_all().expect("fsync");
+        program
     };
     BUILT.get_or_init(build).clone()
+}
+
+/// Both far ends of a thousand connections are this process's.
+fn raise_open_files() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the soft limit may be raised");
 }
 
 /// A session whose shell has announced a server of ours.
@@ -68,9 +79,7 @@ impl Relay {
     }
 
     fn start_with(args: &[&str]) -> Self {
-        // Both far ends of a thousand connections are this process's.
-        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-        setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the soft limit may be raised");
+        raise_open_files();
         // No server start is sent to it, of which it would warn.
         // With the search path that cargo sets, the loader has pages of its own.
         let program = Program::new(release()).without_env("LD_LIBRARY_PATH");

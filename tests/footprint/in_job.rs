@@ -1,0 +1,136 @@
+//! What the relay inside the job costs its node.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::observe::{Activity, private_kib};
+use crate::support::processes::Process;
+use crate::support::reach::{Control, Proxy};
+use crate::support::tcp::Server;
+use crate::support::{Program, Session};
+use crate::trace::Trace;
+use crate::{Pair, raise_open_files, release};
+use vscode_shell_proxy::reach::Report;
+
+/// A relay in a shell, with the proxy's part played here.
+struct InJob {
+    proxy: Proxy,
+    control: Control,
+    server: Server,
+    shell: Session,
+    /// The next stream.
+    next: u64,
+}
+
+impl InJob {
+    fn start() -> Self {
+        raise_open_files();
+        let proxy = Proxy::new();
+        let shell = Program::new("sh").without_env("LD_LIBRARY_PATH");
+        let program = release();
+        let program = program.to_str().expect("a plain path");
+        let (shell, control) = proxy.start_program(shell, program);
+        Self {
+            proxy,
+            control,
+            server: Server::on("127.0.0.1"),
+            shell,
+            next: 0,
+        }
+    }
+
+    fn pair(&mut self) -> Pair {
+        let number = self.next;
+        self.next += 1;
+        let client = self.proxy.data(number);
+        self.control.open(number, self.server.port());
+        let server = self.server.accept();
+        assert_eq!(self.control.report(), Report::Opened { number });
+        for end in [&client, &server] {
+            end.set_nodelay(true).expect("TCP_NODELAY");
+        }
+        Pair { client, server }
+    }
+
+    fn pairs(&mut self, count: usize) -> Vec<Pair> {
+        (0..count).map(|_| self.pair()).collect()
+    }
+
+    fn process(&mut self) -> Process {
+        self.shell.until("the relay stands alone", |shell| {
+            let mut processes = shell.processes().into_iter();
+            processes.find(|it| it.mentions("--in-job") && it.session == it.pid)
+        })
+    }
+}
+
+#[test]
+fn a_relay_that_waits_is_small() {
+    let mut in_job = InJob::start();
+    let relay = in_job.process();
+    Activity::settled(&relay);
+    assert_eq!(relay.threads(), 1);
+    let resident = relay.status_kib("VmRSS").expect("VmRSS");
+    let private = private_kib(&relay);
+    println!("resident {resident} KiB, private {private} KiB");
+    assert!(resident <= 2048, "the relay has {resident} KiB resident");
+    assert!(private <= 256, "the relay has {private} KiB of its own");
+}
+
+#[test]
+fn a_relay_with_idle_streams_does_nothing() {
+    let mut in_job = InJob::start();
+    let mut pairs = in_job.pairs(100);
+    pairs.iter_mut().for_each(Pair::round_trip);
+    let relay = in_job.process();
+    let before = Activity::settled(&relay);
+    // The assertion is about a time in which nothing happens.
+    thread::sleep(Duration::from_secs(5));
+    assert_eq!(Activity::of(&relay), before, "{relay}");
+}
+
+#[test]
+fn an_idle_stream_costs_two_descriptors_and_a_kilobyte() {
+    let mut in_job = InJob::start();
+    in_job.pair().carry(1 << 20);
+    let relay = in_job.process();
+    let (memory, files) = (private_kib(&relay), relay.open_files());
+    let pairs = in_job.pairs(500);
+    // The stream before is closed here, and may not be closed there yet.
+    let opened = relay.open_files() - files;
+    assert!((998..=1000).contains(&opened), "{opened} descriptors");
+    pairs.iter().for_each(|pair| pair.carry(256 * 1024));
+    let used = private_kib(&relay);
+    println!("private KiB: {memory} without, {used} with 500 streams, after use");
+    let each = used.saturating_sub(memory) * 1024 / 500;
+    assert!(each <= 1024, "{each} bytes for an idle stream");
+}
+
+#[test]
+fn what_a_stream_takes_is_what_a_connection_takes() {
+    let mut in_job = InJob::start();
+    let mut pair = in_job.pair();
+    pair.carry(16 << 20);
+    pair.round_trip();
+    let relay = in_job.process();
+    let mut seen = Vec::new();
+    // On a machine that has no time for the far ends there are more wakeups.
+    for _ in 0..5 {
+        let Some(trace) = Trace::attach(&relay, &in_job.shell) else {
+            return;
+        };
+        (0..2000).for_each(|_| pair.round_trip());
+        let round_trip = trace.end().total() as f64 / 2000.0;
+        let Some(trace) = Trace::attach(&relay, &in_job.shell) else {
+            return;
+        };
+        pair.carry(256 << 20);
+        let megabyte = trace.end().total() as f64 / (f64::from(256 << 20) / 1e6);
+        println!("{round_trip:.3} calls for a round trip, {megabyte:.3} for a megabyte");
+        if round_trip <= 6.05 && megabyte <= 4.0 {
+            return;
+        }
+        seen.push((round_trip, megabyte));
+    }
+    panic!("more system calls than 6.05 and 4: {seen:?}");
+}
