@@ -295,7 +295,7 @@ def stanzas():
     """The README's Host blocks, each with its name."""
     if not README.exists():
         return []
-    blocks = re.findall(r"^ *```[^\n]*\n(.*?)^ *```", README.read_text(), re.M | re.S)
+    blocks = re.findall(r"^ *```ssh-config\n(.*?)^ *```", README.read_text(), re.M | re.S)
     found = []
     for block in blocks:
         if re.search(r"^\s*RemoteCommand", block, re.M):
