@@ -766,6 +766,14 @@ mod tests {
         untouched(&text);
     }
 
+    /// Found by the property below: the comment shows that this is shell text.
+    #[test]
+    fn a_comment_before_quiet_text_counts() {
+        let quiet = "ab c\n".repeat(QUIET as usize / 5);
+        let start = "$SERVER_SCRIPT --start-server --host=127.0.0.1\n";
+        untouched(&format!("# x\n{quiet}a((\n{start}"));
+    }
+
     #[test]
     fn what_is_not_ours_passes_in_the_same_step() {
         for text in [

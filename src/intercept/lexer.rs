@@ -200,6 +200,7 @@ impl Lexer {
                     // The newline is the comment's end.
                     Some(newline) => {
                         at += newline + 2;
+                        signs = at;
                         lines = Skipped::inside(at);
                         continue;
                     }
