@@ -167,6 +167,7 @@ mod tests {
         assert_eq!(Age(86_400).to_string(), "1d");
         assert_eq!(Age(454_245).to_string(), "5d6h10m45s");
         assert_eq!(format!("{:>5}", Age(61)), " 1m1s");
+        assert_eq!(Duration::from(Age(61)), Duration::from_secs(61));
     }
 
     proptest! {

@@ -450,12 +450,18 @@ mod tests {
             assert_eq!(JobId::parse(text.as_bytes()), job, "{text:?}");
         }
         assert_eq!(JobId::parse(b"\xff1"), None);
+        assert_eq!(
+            (JobId(4711).number(), JobId(4711).to_string()),
+            (4711, "4711".into())
+        );
     }
 
     #[test]
     fn a_status_is_reported_as_a_shell_does() {
         assert_eq!(Status::Code(7).exit_status(), 7);
         assert_eq!(Status::Signal(15).exit_status(), 143);
+        assert_eq!(Status::Code(7).to_string(), "exit status 7");
+        assert_eq!(Status::Signal(15).to_string(), "signal 15");
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -390,6 +390,38 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_given_up_before_its_time() {
+        let now = Instant::now();
+        let just_before = |limit: Duration| now + limit - Duration::from_nanos(1);
+        let mut session = Session::new();
+        assert!(!session.is_draining() && !session.is_ending());
+        session.tell(Event::AnnouncementHeld, now);
+        session.timeout(just_before(ANNOUNCEMENT_LIMIT), false);
+        assert_eq!(wishes(&mut session), []);
+
+        session.tell(Event::LaunchEnded(4), now);
+        session.timeout(just_before(HOLDER_LIMIT), true);
+        assert_eq!(wishes(&mut session), []);
+        session.timeout(just_before(STALL_LIMIT), true);
+        assert_eq!(wishes(&mut session), [Wish::CutOutput]);
+        // Nothing waits for the client, so it cannot be the one that stalls.
+        session.timeout(just_before(DRAIN_LIMIT), false);
+        assert!(session.is_draining() && !session.is_ending());
+
+        session.tell(Event::ClientGone, now);
+        assert!(!session.is_draining() && session.is_ending());
+        assert_eq!(
+            wishes(&mut session),
+            [Wish::ReleaseAnnouncements, Wish::EndJob]
+        );
+        session.timeout(just_before(END_LIMIT), false);
+        assert_eq!(wishes(&mut session), []);
+        session.timeout(now + END_LIMIT, false);
+        assert_eq!(wishes(&mut session), [Wish::Leave(4)]);
+        assert!(session.is_ending());
+    }
+
+    #[test]
     fn an_announcement_waits_ten_seconds_for_the_node() {
         let now = Instant::now();
         let mut session = Session::new();

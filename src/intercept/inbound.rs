@@ -746,6 +746,39 @@ mod tests {
     }
 
     #[test]
+    fn a_few_hosts_are_changed_and_more_are_nothing_recorded() {
+        let host = "--host=⟦127.0.0.1⟧ ";
+        let start = |count| {
+            format!(
+                "$SERVER_SCRIPT --start-server {}--port=0 &\n",
+                host.repeat(count)
+            )
+        };
+        changes(&start(MOST_PLACES), START);
+        untouched(&start(MOST_PLACES + 1).replace(['⟦', '⟧'], ""));
+    }
+
+    #[test]
+    fn what_stands_for_a_host_is_no_other_option() {
+        changes(
+            "$SERVER_SCRIPT --start-server --host=⟦127.0.0.1⟧ --host=--without-connection-token &\n",
+            START,
+        );
+    }
+
+    #[test]
+    fn each_notice_says_what_became_of_the_server() {
+        for (notice, is_start, words) in [
+            (Notice::ServerStart, true, "recognised"),
+            (Notice::WithoutToken, false, "without a token"),
+            (Notice::TooLong, false, "unchanged"),
+        ] {
+            assert_eq!(notice.is_server_start(), is_start, "{notice:?}");
+            assert!(notice.to_string().contains(words), "{notice}");
+        }
+    }
+
+    #[test]
     fn quiet_text_before_a_start_does_not_hide_it() {
         let start = "\"$SERVER_SCRIPT\" \\\n --start-server --host=⟦127.0.0.1⟧ --port=0\n";
         for filler in [

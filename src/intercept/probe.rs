@@ -432,6 +432,37 @@ mod tests {
     }
 
     #[test]
+    fn the_line_has_its_marker_behind_an_echo() {
+        assert_eq!(probe().marker(), marker());
+        assert!(probe().line().contains_str(format!("\\echo {}", marker())));
+    }
+
+    #[test]
+    fn a_trace_is_known_wherever_it_is_cut() {
+        let marker = marker();
+        let text = format!("+ echo {marker}:n:1:\n{marker}:n:1:\nx");
+        for at in 0..text.len() {
+            let (before, behind) = text.as_bytes().split_at(at);
+            let (out, answers) = filtered(&[before, behind]);
+            assert_eq!(
+                (out.as_bstr(), answers.len()),
+                ("+ echo x".into(), 2),
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_marker_is_held() {
+        let mut filter = ProbeFilter::new(&probe(), 1);
+        for (text, held) in [("a", 0), ("b@30", 3), ("31", 5), ("x", 0)] {
+            let mut input = text.as_bytes();
+            while filter.next(&mut input).is_some() {}
+            assert_eq!(filter.holds(), held, "{text}");
+        }
+    }
+
+    #[test]
     fn a_prompt_passes_at_once() {
         let mut filter = ProbeFilter::new(&probe(), 1);
         let mut input: &[u8] = b"password: ";

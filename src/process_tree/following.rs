@@ -155,6 +155,8 @@ mod tests {
     #[test]
     fn a_child_whose_parent_is_gone_joins_by_session() {
         assert_eq!(look(&mut following(), &[stat(300, 1, 1_001, 90)]), [300]);
+        // In the same tick.
+        assert_eq!(look(&mut following(), &[stat(300, 1, 1_000, 90)]), [300]);
         // Born before we began, or given to somebody else, or in another session.
         for other in [
             stat(300, 1, 999, 90),
@@ -169,6 +171,22 @@ mod tests {
         // Another user's.
         let now = [stat(300, 1, 1_001, 90)];
         assert!(following().look(&now, |_, _| false).is_empty());
+    }
+
+    #[test]
+    fn a_circle_in_a_torn_snapshot_is_walked_once() {
+        let now = [stat(100, 101, 50, 90), stat(101, 100, 50, 90)];
+        assert_eq!(look(&mut following(), &now), [101]);
+    }
+
+    #[test]
+    fn a_kernel_thread_never_joins() {
+        let mut kernel = stat(101, 100, 1_001, 90);
+        kernel.is_kernel = true;
+        assert_eq!(
+            look(&mut following(), &[stat(100, 1, 50, 90), kernel]),
+            [0; 0]
+        );
     }
 
     #[test]

@@ -364,6 +364,12 @@ mod tests {
                 "bash --rcfile /tmp/rc -- .vscode-server/server.sh",
             ),
             ("/usr/bin/bash", "bash +o posix .vscode-server/server.sh"),
+            ("/usr/bin/bash", "bash --posix .vscode-server/server.sh"),
+            (
+                "/usr/bin/bash",
+                "bash --rcfile=/tmp/rc .vscode-server/server.sh",
+            ),
+            ("/usr/bin/bash", "bash -- -c/.vscode-server/server.sh"),
             ("/bin/busybox", "sh /home/a/.vscode-server/server.sh"),
             (
                 "/bin/busybox",
@@ -389,6 +395,8 @@ mod tests {
                 "/usr/lib64/ld-linux-x86-64.so.2",
                 "ld /usr/bin/node /h/.vscode-server/out/server-main.js",
             ),
+            ("/opt/glibc/ld-2.28.so", "ld /h/.vscode-server/node x.js"),
+            ("/usr/bin/ld.so", "ld.so /h/.vscode-server/node x.js"),
             ("/usr/bin/acme-server", "acme-server"),
             ("/opt/ide/run", "run"),
         ] {
@@ -401,6 +409,7 @@ mod tests {
         for (exe, args) in [
             ("/scratch/a/vs/bin/COMMIT/node", "node"),
             ("/scratch/a/vs/bin/linux-x64/COMMIT/node", "node"),
+            ("/scratch/a/vs/bin//linux-x64/./COMMIT/node", "node"),
             (
                 "/scratch/a/vs/cli/servers/Stable-COMMIT/server/node",
                 "node",
@@ -420,6 +429,9 @@ mod tests {
         for (exe, args) in [
             ("/scratch/a/code-COMMIT", "code-COMMIT tunnel command-shell"),
             ("/scratch/a/code-1234", "code-1234 command-shell"),
+            ("/scratch/a/COMMIT", "x command-shell"),
+            ("/scratch/a/-COMMIT", "x command-shell"),
+            ("/scratch/a/codeCOMMIT", "x command-shell"),
             ("/scratch/a/bin/0123/node", "node"),
             ("/scratch/a/bin/COMMIT", "COMMIT"),
             ("/scratch/a/bin/x64/COMMIT/node", "node"),
@@ -453,6 +465,7 @@ mod tests {
                 "bash /home/a/work.sh /home/a/.vscode-server/server.sh",
             ),
             ("/usr/bin/bash", "bash"),
+            ("/usr/bin/bash", "bash --"),
             (
                 "/usr/bin/node",
                 "node -e 1 /h/.vscode-server/server-main.js",

@@ -152,6 +152,15 @@ fn a_hidden_leader_or_parent_may_live() {
         spared(&[process(100, 0, NODE)], &limits()),
         Some(Spared::Parent)
     );
+    // Nor is it enough that the parent which is not shown has an adopter's number.
+    let adopter = Limits {
+        adopters: vec![70],
+        ..limits()
+    };
+    assert_eq!(
+        spared(&[process(100, 70, NODE)], &adopter),
+        Some(Spared::Parent)
+    );
     // But pid 1 needs not be seen to be the parent.
     assert_eq!(spared(&[process(100, 1, NODE)], &limits()), None);
     // A measured adopter with a gap above it.
@@ -329,4 +338,31 @@ fn patterns_mark_further_servers() {
         ..limits()
     };
     assert_eq!(found(&processes, &limits), [(vec![100], None)]);
+}
+
+#[test]
+fn a_stopped_process_cannot_fork() {
+    let mut stat = stat(100, 1, 50, 90);
+    for (state, stopped) in [(b'T', true), (b't', true), (b'R', false), (b'Z', false)] {
+        stat.state = state;
+        assert_eq!(stat.is_stopped(), stopped, "{}", state as char);
+    }
+}
+
+#[test]
+fn each_reason_to_spare_a_tree_has_words_of_its_own() {
+    let reasons = [
+        Spared::Own,
+        Spared::User,
+        Spared::Job,
+        Spared::Parent,
+        Spared::Session,
+        Spared::Service,
+        Spared::Young,
+        Spared::Attached,
+        Spared::Unseen,
+    ];
+    let words: std::collections::HashSet<String> = reasons.iter().map(Spared::to_string).collect();
+    assert_eq!(words.len(), reasons.len());
+    assert!(!words.contains(""));
 }

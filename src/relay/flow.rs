@@ -187,6 +187,9 @@ mod tests {
         assert_eq!(flow.step(true, false), Step::Wait);
         flow.wrote(6);
         assert_eq!(flow.step(true, true), Step::Read);
+        flow.read(5);
+        flow.wrote(5);
+        assert_eq!(flow.carried(), 15);
     }
 
     #[test]
@@ -210,8 +213,10 @@ mod tests {
     fn a_broken_sink_ends_the_flow_and_forgets_what_it_owed() {
         let mut flow = Flow::new();
         flow.read(3);
+        assert!(!flow.is_broken());
         flow.sink_broken();
         assert_eq!((flow.left(), flow.step(true, true)), (0, Step::Done));
+        assert!(flow.is_broken());
     }
 
     #[test]

@@ -110,8 +110,9 @@ mod tests {
     fn a_pool_lends_no_more_than_its_bound_and_reuses_what_comes_back() {
         let mut pool = Pool::new(8, 2, 1);
         let first = pool.borrow().unwrap();
+        assert!(pool.can_lend());
         let second = pool.borrow().unwrap();
-        assert!(pool.borrow().is_none());
+        assert!(!pool.can_lend() && pool.borrow().is_none());
         pool.give_back(first);
         pool.give_back(second);
         assert_eq!(pool.idle.len(), 1);
@@ -121,8 +122,11 @@ mod tests {
     #[test]
     fn a_block_keeps_order_and_refuses_what_does_not_fit() {
         let mut block = Pool::new(8, 1, 0).borrow().unwrap();
+        assert_eq!((block.is_empty(), block.room()), (true, 8));
         assert!(block.append(b"abcdef"));
+        assert_eq!((block.is_empty(), block.room()), (false, 2));
         block.consume(4);
+        assert_eq!(block.room(), 6);
         assert!(block.append(b"ghijkl"));
         assert_eq!(block.bytes(), b"efghijkl");
         assert!(!block.append(b"m"));
