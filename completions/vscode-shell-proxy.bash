@@ -22,8 +22,8 @@ _vscode_shell_proxy() {
     --admit) mapfile -t COMPREPLY < <(compgen -W 'self root any' -- "$word") ;;
     --profile) mapfile -t COMPREPLY < <(compgen -W "$(vscode-shell-proxy --list-profiles 2> /dev/null | cut -d ' ' -f 1)" -- "$word") ;;
     --config) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
-    -b | --backlog | -B | --byte-limit | -H | --listen-host | -p | --listen-port | --admit-from | --reach | --reach-host | --reach-ports | --command | -S | --salloc-arg | --launch-arg | --srun-arg | -e | --salloc-env | --launch-env | --env | --unset-env | --startup | --job-name | -g | --group | --workgroup | --ssh-config | --ssh-host) COMPREPLY=() ;;
-    *) mapfile -t COMPREPLY < <(compgen -W '-h --help -V --version -v --verbose -q --quiet -l --log-file -0 --tee-stdin -1 --tee-stdout -2 --tee-stderr -b --backlog -B --byte-limit -H --listen-host -p --listen-port --admit --admit-from --reach --reach-host --reach-ports --command -S --salloc-arg --launch-arg --srun-arg -e --salloc-env --launch-env --env --unset-env --startup --job-name -g --group --workgroup --self-test --profile --list-profiles --config --show-config --ssh-config --ssh-host --' -- "$word") ;;
+    -b | --backlog | -B | --byte-limit | -H | --listen-host | -p | --listen-port | --admit-from | --reach | --reach-host | --reach-ports | --command | -S | --salloc-arg | --launch-arg | --srun-arg | -e | --salloc-env | --launch-env | --env | --unset-env | --startup | --job-name | -g | --group | --workgroup | --status-interval | --ssh-config | --ssh-host) COMPREPLY=() ;;
+    *) mapfile -t COMPREPLY < <(compgen -W '-h --help -V --version -v --verbose -q --quiet -l --log-file -0 --tee-stdin -1 --tee-stdout -2 --tee-stderr -b --backlog -B --byte-limit -H --listen-host -p --listen-port --admit --admit-from --reach --reach-host --reach-ports --command -S --salloc-arg --launch-arg --srun-arg -e --salloc-env --launch-env --env --unset-env --startup --job-name -g --group --workgroup --status-interval --self-test --profile --list-profiles --config --show-config --ssh-config --ssh-host --' -- "$word") ;;
     esac
 }
 complete -F _vscode_shell_proxy vscode-shell-proxy

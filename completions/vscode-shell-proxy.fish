@@ -30,6 +30,7 @@ complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l sta
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l job-name -x -d 'the job\'s name for salloc; %u, %h and %p as in --command'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -s g -l group -x -d 'submit under this workgroup: workgroup -g NAME --command @ -- salloc ...'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l workgroup -x -d 'submit under this workgroup: workgroup -g NAME --command @ -- salloc ...'
+complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l status-interval -x -d 'seconds up to the first line on stderr about a job that waits; 0 for none'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l self-test -d 'play a whole session against a second copy of this program and judge it'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l profile -x -a '(vscode-shell-proxy --list-profiles 2> /dev/null | string replace -r " +" \t)' -d 'use this profile of the configuration files'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l list-profiles -d 'print the profiles and exit'

@@ -11,8 +11,9 @@
 //! proxy   in_job   selftest   keeper   cleanup   configuration
 //! transfer   launch
 //! reactor   logging   sys                       system calls live here and above
+//! job_watch                                               pure
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
-//! admission   reach                                       pure
+//! admission   reach   slurm                               pure
 //! ```
 //!
 //! The pure rows do no I/O, read no clock and hold no descriptor: they are told what happened and
@@ -25,6 +26,7 @@ pub mod configuration;
 pub mod ending;
 pub mod in_job;
 pub mod intercept;
+pub mod job_watch;
 pub mod keeper;
 pub mod launch;
 pub mod logging;
@@ -38,6 +40,7 @@ pub mod relay;
 pub mod resolve;
 pub mod selftest;
 pub mod session;
+pub mod slurm;
 pub mod sys;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod testing;

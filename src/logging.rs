@@ -45,11 +45,23 @@ pub fn init(level: Option<LevelFilter>, target: Target) -> Result<(), log::SetLo
     if let (None, Ok(spec)) = (level, env::var("RUST_LOG")) {
         builder.parse_filters(&spec);
     }
+    lines().has_file = matches!(target, Target::File(_));
     match target {
         Target::File(file) => builder.format(file_line).target(pipe(file)),
         Target::Stderr => builder.format(stderr_line).target(pipe(Stderr)),
     };
     builder.try_init()
+}
+
+/// A line for the user, on stderr whatever the log's level; it also stands in a log that is a file,
+/// at level info.
+pub fn notice(text: fmt::Arguments<'_>) {
+    if lines().has_file {
+        log::info!("{text}");
+    }
+    let line = format!("{PROGRAM}: {}\n", OneLine(&text));
+    // Never fails: see there.
+    let _ = Stderr.write(line.as_bytes());
 }
 
 /// From now on lines for stderr wait for [`take`].
@@ -81,6 +93,8 @@ pub fn take(buffer: &mut Vec<u8>) {
 /// The lines that wait for stderr.
 struct Lines {
     queueing: bool,
+    /// The log itself goes to a file.
+    has_file: bool,
     /// Whole lines; `bytes.len() <= QUEUE_LIMIT`.
     bytes: Vec<u8>,
     /// Lines that found no room since the last `take`.
@@ -89,6 +103,7 @@ struct Lines {
 
 static LINES: Mutex<Lines> = Mutex::new(Lines {
     queueing: false,
+    has_file: false,
     bytes: Vec::new(),
     lost: 0,
 });
@@ -307,6 +322,7 @@ mod tests {
     fn empty() -> Lines {
         Lines {
             queueing: true,
+            has_file: false,
             bytes: Vec::new(),
             lost: 0,
         }

@@ -15,6 +15,8 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long the end of everything below the keeper is awaited. The keeper's own escalation is
 /// shorter; past this it goes on without us.
 pub const END_LIMIT: Duration = Duration::from_secs(20);
+/// How long the answer to the question why the job has ended is awaited.
+pub const REASON_LIMIT: Duration = Duration::from_secs(2);
 /// How long an announced address waits for the node's name.
 pub const ANNOUNCEMENT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,10 @@ pub enum Event {
     OpeningFailed,
     /// The launch command ended, or could not be started, with this exit status.
     LaunchEnded(u8),
+    /// It is asked why the job has ended: the client is to read the answer before we leave.
+    ReasonAsked,
+    /// That was said, or will not be known.
+    ReasonKnown,
     /// The client took bytes of the job's output.
     Progress,
     /// Everything that the job wrote was delivered, up to the end of stdout and stderr.
@@ -82,6 +88,11 @@ enum Phase {
         status: u8,
         since: Instant,
     },
+    /// Nothing is left but the question why the job has ended.
+    Explaining {
+        status: u8,
+        until: Instant,
+    },
     Done,
 }
 
@@ -90,6 +101,8 @@ enum Phase {
 pub struct Session {
     phase: Phase,
     held_since: Option<Instant>,
+    /// Until when the reason of the job's end is awaited.
+    reason_until: Option<Instant>,
     keeper_lost: bool,
     /// The keeper has said that nothing is left below it, before it was asked to end anything.
     keeper_done: bool,
@@ -119,6 +132,7 @@ impl Session {
         Self {
             phase: Phase::Running,
             held_since: None,
+            reason_until: None,
             keeper_lost: false,
             keeper_done: false,
             wishes: Wishes::default(),
@@ -153,21 +167,34 @@ impl Session {
                     self.end(status, now);
                 }
             }
-            Event::ClientGone => self.stop(CLIENT_GONE, now),
-            Event::Signal(number) => match self.phase {
-                Phase::Ending { status, .. } => self.leave(status),
-                _ => self.stop(128 + number, now),
-            },
+            Event::ReasonAsked => {
+                if self.is_draining() {
+                    self.reason_until = Some(now + REASON_LIMIT);
+                }
+            }
+            Event::ReasonKnown => self.need_no_reason(),
+            Event::ClientGone => {
+                self.need_no_reason();
+                self.stop(CLIENT_GONE, now);
+            }
+            Event::Signal(number) => {
+                self.need_no_reason();
+                match self.phase {
+                    Phase::Ending { status, .. } => self.leave(status),
+                    _ => self.stop(128 + number, now),
+                }
+            }
             Event::KeeperDone => match self.phase {
-                Phase::Ending { status, .. } => self.leave(status),
+                Phase::Ending { status, .. } => self.finish(status, now),
                 // Somebody else has told it to end. What was written is still delivered.
                 Phase::Draining { .. } => self.keeper_done = true,
                 Phase::Running | Phase::Done => self.lose_keeper(now),
+                Phase::Explaining { .. } => {}
             },
             Event::KeeperLost => self.lose_keeper(now),
             Event::OrphansEnded => {
                 if let Phase::Ending { status, .. } = self.phase {
-                    self.leave(status);
+                    self.finish(status, now);
                 }
             }
         }
@@ -204,6 +231,10 @@ impl Session {
                 let status = *status;
                 self.leave(status);
             }
+            Phase::Explaining { status, until } if now >= *until => {
+                let status = *status;
+                self.leave(status);
+            }
             _ => {}
         }
     }
@@ -227,6 +258,7 @@ impl Session {
                     .min()
             }
             Phase::Ending { since, .. } => Some(since + END_LIMIT),
+            Phase::Explaining { until, .. } => Some(until),
         };
         [held, phase].into_iter().flatten().min()
     }
@@ -249,7 +281,10 @@ impl Session {
 
     /// Whether the end has begun: no new connection is worth taking.
     pub fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Ending { .. } | Phase::Done)
+        matches!(
+            self.phase,
+            Phase::Ending { .. } | Phase::Explaining { .. } | Phase::Done
+        )
     }
 
     /// Whether the launch command has ended and its output is being delivered.
@@ -262,14 +297,14 @@ impl Session {
         match self.phase {
             Phase::Running => self.end(status, now),
             Phase::Draining { status, .. } => self.end(status, now),
-            Phase::Ending { .. } | Phase::Done => {}
+            Phase::Ending { .. } | Phase::Explaining { .. } | Phase::Done => {}
         }
     }
 
     fn end(&mut self, status: u8, now: Instant) {
         self.phase = Phase::Ending { status, since: now };
         if self.keeper_done {
-            self.leave(status);
+            self.finish(status, now);
         } else if self.keeper_lost {
             self.wishes.end_orphans = true;
         } else {
@@ -287,7 +322,23 @@ impl Session {
                 self.wishes.end_job = false;
                 self.wishes.end_orphans = true;
             }
-            Phase::Done => {}
+            Phase::Explaining { .. } | Phase::Done => {}
+        }
+    }
+
+    /// Nobody waits for the reason of the job's end any more.
+    fn need_no_reason(&mut self) {
+        self.reason_until = None;
+        if let Phase::Explaining { status, .. } = self.phase {
+            self.leave(status);
+        }
+    }
+
+    /// Nothing is left below the keeper.
+    fn finish(&mut self, status: u8, now: Instant) {
+        match self.reason_until.filter(|until| now < *until) {
+            Some(until) => self.phase = Phase::Explaining { status, until },
+            None => self.leave(status),
         }
     }
 
@@ -431,6 +482,39 @@ mod tests {
         session.timeout(now + ANNOUNCEMENT_LIMIT, false);
         assert_eq!(wishes(&mut session), [Wish::ReleaseAnnouncements]);
         assert_eq!(session.deadline(false), None);
+    }
+
+    #[test]
+    fn the_reason_of_an_end_is_awaited_by_a_client_that_is_there() {
+        use Event::*;
+        let ended: &[Event] = &[LaunchEnded(1), ReasonAsked, OutputDrained, KeeperDone];
+        for (more, left) in [
+            (&[][..], false),
+            (&[KeeperLost], false),
+            (&[ReasonKnown], true),
+            (&[ClientGone], true),
+            (&[Signal(15)], true),
+        ] {
+            let wishes = told(&[ended, more].concat()).1;
+            let expected = [vec![Wish::EndJob], vec![Wish::Leave(1); usize::from(left)]].concat();
+            assert_eq!(wishes, expected, "{more:?}");
+        }
+        let gone = told(&[LaunchEnded(1), ReasonAsked, ClientGone, KeeperDone]).1;
+        assert_eq!(gone, [Wish::EndJob, Wish::Leave(1)]);
+    }
+
+    #[test]
+    fn the_reason_of_an_end_is_awaited_for_two_seconds() {
+        let now = Instant::now();
+        let mut session = Session::new();
+        session.tell(Event::LaunchEnded(1), now);
+        session.tell(Event::ReasonAsked, now);
+        session.tell(Event::OutputDrained, now);
+        assert_eq!(wishes(&mut session), [Wish::EndJob]);
+        session.tell(Event::KeeperDone, now + REASON_LIMIT / 2);
+        assert_eq!(session.deadline(false), Some(now + REASON_LIMIT));
+        session.timeout(now + REASON_LIMIT, false);
+        assert_eq!(wishes(&mut session), [Wish::Leave(1)]);
     }
 
     #[test]

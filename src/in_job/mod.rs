@@ -474,7 +474,6 @@ impl Relay {
             launch: Launched::Ended(Status::Signal(Signal::SIGKILL as i32)),
             session: self.shell.session(),
             job: JobId::parse(&job_text()),
-            except: Vec::new(),
             hung_up: false,
         };
         self.ender = Some(Ender::begin(now, below, self.inherited));

@@ -13,7 +13,9 @@
 //!   [`StartupOutput`] makes lines for the log of what they write.
 //! - [`Outbound`] (shell to client) finds announced addresses and holds each until it is told which
 //!   port stands for it.
+//! - [`AllocationWatch`] reads along in the launch command's stderr: which job Slurm has for it.
 
+mod allocation;
 mod command;
 mod here_document;
 mod inbound;
@@ -24,6 +26,7 @@ mod probe;
 mod startup;
 mod words;
 
+pub use allocation::{Allocation, AllocationWatch};
 pub use inbound::{Inbound, InboundPiece, Notice};
 pub use outbound::{Announcement, Outbound, OutboundPiece};
 pub use probe::{Probe, ProbeAnswer, ProbeFilter, ProbePiece};

@@ -31,8 +31,6 @@ pub struct Below {
     pub session: Option<Pid>,
     /// The job, where it is known.
     pub job: Option<JobId>,
-    /// Children of ours which are none of the launch command's: spared, with all below them.
-    pub except: Vec<Pid>,
     /// Whether the launch command has just got its death signal. A salloc that gets a second signal
     /// while it handles the first may leave without withdrawing its request (measured, Slurm 22.05:
     /// three of sixteen), so it is given time.
@@ -235,8 +233,7 @@ impl Ender {
 
     fn signal(&mut self, pass: Pass) {
         let own = getpid();
-        let mut except = self.below.except.clone();
-        except.extend(self.cancel.map(|(pid, _)| pid));
+        let except = Vec::from_iter(self.cancel.map(|(pid, _)| pid));
         // What was below `top` is so no more when its parent has ended.
         let with: Vec<Identity> = match self.below.top {
             Some(top) => [top].into_iter().chain(self.told.clone()).collect(),
@@ -259,9 +256,8 @@ impl Ender {
             // Whoever reaps them, it is not us.
             processes.retain(|process| !process.has_ended);
         }
-        if processes.is_empty() && (!self.below.except.is_empty() || self.below.top.is_some()) {
-            // Children that are not meant live on, or those that are meant are not ours: no wait(2)
-            // will say this.
+        if processes.is_empty() && self.below.top.is_some() {
+            // They are not ours: no wait(2) will say this.
             self.ending.emptied();
         }
         // Later passes of the same kind meet the same ones again.

@@ -75,12 +75,7 @@ pub fn start_as(
         .stdin(Stdio::from(shell_stdin))
         .stdout(Stdio::from(shell_stdout))
         .stderr(Stdio::from(shell_stderr));
-    for name in &launch.environment.unset {
-        command.env_remove(name);
-    }
-    for (name, value) in &launch.environment.set {
-        command.env(name, value);
-    }
+    launch.environment.apply(&mut command);
     let terms = Terms {
         inherited,
         standing: Standing::Session,

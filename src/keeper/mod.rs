@@ -231,7 +231,6 @@ impl Process {
                 launch: self.launched,
                 session: Some(getpid()),
                 job: self.job,
-                except: Vec::new(),
                 hung_up: false,
             };
             self.ender = Some(Ender::begin(Instant::now(), below, self.inherited));

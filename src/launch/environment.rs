@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 
 use crate::options::{Filling, Login, Options};
 
@@ -40,6 +41,14 @@ impl Environment {
         };
         let own = environment.settle_shell(login);
         (environment, own)
+    }
+
+    /// Gives `command` this environment.
+    pub fn apply(&self, command: &mut Command) {
+        for name in &self.unset {
+            command.env_remove(name);
+        }
+        command.envs(self.set.iter().map(|(name, value)| (name, value)));
     }
 
     /// `SHELL`, as the launch command sees it.

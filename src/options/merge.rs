@@ -35,6 +35,7 @@ impl Options {
             reach: settings.one("reach")?,
             reach_host: settings.last("reach-host")?,
             reach_ports: settings.last("reach-ports")?,
+            status_interval: settings.one("status-interval")?,
             launch: launch(settings, command)?,
             env: settings
                 .of("salloc-env")

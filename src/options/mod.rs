@@ -86,6 +86,8 @@ pub struct Options {
     pub reach_host: Option<String>,
     /// The ports of which it dials one; `None` lets the kernel pick.
     pub reach_ports: Option<Ports>,
+    /// Seconds up to the first line about a job that waits, 0 for none.
+    pub status_interval: u32,
     /// What to launch.
     pub launch: LaunchChoice,
     /// Variables for its environment. A name may occur twice; the later one counts.

@@ -366,6 +366,15 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        long: "status-interval",
+        value: Value::Number { min: 0, max: 86400 },
+        built_in: "15",
+        help: "seconds up to the first line on stderr about a job that waits; 0 for none",
+        paragraph: "While no shell has answered, further lines follow at doubling distances, up to \
+                    300 s. Where the job is Slurm's, squeue is asked for each.",
+        ..PLAIN
+    },
+    Spec {
         long: "self-test",
         place: Place::CommandLine,
         help: "play a whole session against a second copy of this program and judge it",

@@ -16,6 +16,7 @@ use crate::transfer::{End, Means, Pipes, Transfer};
 
 use super::backend::Backend;
 use super::door::Door;
+use super::errand::{Errand, Errands, Watch};
 use super::in_job::{self, InJob, State};
 use super::listeners::Listeners;
 use super::{Owner, Source};
@@ -90,6 +91,7 @@ pub(super) struct Net<'a> {
     pub(super) deadlines: &'a mut Deadlines<Owner>,
     pub(super) listeners: &'a mut Listeners,
     pub(super) backend: &'a mut Backend,
+    pub(super) errands: &'a mut Errands,
     pub(super) door: &'a mut Door,
     /// Where connections go through a relay in the job, or that is not known yet.
     pub(super) in_job: &'a mut Option<InJob>,
@@ -339,10 +341,14 @@ impl Forwards {
             Some(_) => return self.order(index, port, net),
         }
         if net.backend.addresses().is_empty() {
-            if net.backend.look_up(net.reactor) {
-                let at = Instant::now() + super::backend::LOOKUP_LIMIT;
-                net.deadlines.set(Owner::Lookup, Some(at));
-            } else if !net.backend.is_looking() && net.backend.node().is_some() {
+            let mut watch = Watch {
+                reactor: net.reactor,
+                deadlines: net.deadlines,
+            };
+            if !net.backend.look_up(net.errands, &mut watch)
+                && !net.errands.is_under_way(Errand::Lookup)
+                && net.backend.node().is_some()
+            {
                 self.close(index, Close::Reset, net);
             }
             return;

@@ -9,6 +9,7 @@ mod backend;
 mod control;
 mod dial_back;
 mod door;
+mod errand;
 mod forward;
 mod in_job;
 mod inlet;
@@ -18,6 +19,7 @@ mod reach;
 mod sink;
 mod start;
 mod startup;
+mod watch;
 mod workgroup;
 
 use std::io;
@@ -30,6 +32,7 @@ use rustix::process::Pid;
 
 use crate::ending::{JobId, Status};
 use crate::intercept::{ProbeAnswer, STARTUP_ENDED};
+use crate::job_watch::JobWatch;
 use crate::keeper::{Below, Ender, Keeper, Launched, Report, refused_status};
 use crate::logging;
 use crate::opening::Opening;
@@ -42,8 +45,9 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Inherited;
 use crate::transfer::Pipes;
 
-use backend::{Backend, Found};
+use backend::Backend;
 use door::Door;
+use errand::{Errand, Errands, Watch};
 use forward::{Forwards, Net};
 use in_job::InJob;
 use inlet::Inlet;
@@ -51,6 +55,7 @@ use listeners::Listeners;
 use outlet::{Outlet, Said};
 use sink::Io;
 use startup::Startup;
+use watch::SlurmCommands;
 
 pub use start::{StartError, start};
 
@@ -71,8 +76,6 @@ enum Source {
     Client(usize),
     /// The server's socket of the connection with this index.
     Server(usize),
-    /// The look-up of the node's name.
-    Lookup,
     /// The listener for what the relay in the job dials.
     DialBack,
     /// The connection with this index of somebody who has not proved to be the relay.
@@ -81,6 +84,8 @@ enum Source {
     Control,
     /// The data connection that no client has yet.
     Spare,
+    /// A command beside the loop.
+    Errand(Errand),
 }
 
 /// Whose deadline has come.
@@ -97,13 +102,15 @@ enum Owner {
     Accept,
     /// The connection with this index, under way to the node.
     Connect(usize),
-    Lookup,
     /// The pause of accepting what the relay in the job dials.
     DialBack,
     /// The connection with this index of somebody who has not proved to be the relay.
     Visitor(usize),
     /// The control connection to the relay, which is lost.
     Control,
+    /// The next line about the job, or the next question.
+    JobWatch,
+    Errand(Errand),
 }
 
 /// What the shell is asked behind the probe, before it gets the client's first byte.
@@ -140,6 +147,8 @@ pub struct Proxy {
     /// What the keeper left to us when it was lost.
     orphans: Option<Ender>,
     job: Option<JobId>,
+    /// Slurm has said that the job is there.
+    granted: bool,
     opening: Opening<Question>,
     startup: Startup,
     inlet: Inlet,
@@ -149,6 +158,9 @@ pub struct Proxy {
     listeners: Listeners,
     forwards: Forwards,
     backend: Backend,
+    errands: Errands,
+    slurm: SlurmCommands,
+    watch: JobWatch,
     door: Door,
     reach: Reach,
     /// The relay in the job, from before its start on; `None` where connections go directly.
@@ -228,15 +240,12 @@ impl Proxy {
                 let (forwards, mut net) = self.net();
                 forwards.turn(index, &mut net);
             }
-            Source::Lookup => match self.backend.turn(&mut self.reactor) {
-                Found::NotYet => {}
-                Found::Addresses => {
-                    self.deadlines.set(Owner::Lookup, None);
-                    let (forwards, mut net) = self.net();
-                    forwards.unpark(&mut net);
+            Source::Errand(errand) => {
+                let (errands, mut watch) = self.errands();
+                if let Some(answer) = errands.turn(errand, &mut watch) {
+                    self.errand_ended(errand, Some(&answer), now);
                 }
-                Found::Nothing => self.lookup_failed(),
-            },
+            }
             Source::DialBack | Source::Visitor(_) | Source::Control | Source::Spare => {
                 self.turn_reach(source, now);
             }
@@ -250,11 +259,14 @@ impl Proxy {
                 self.session.timeout(now, undelivered);
             }
             Owner::Silence => log::warn!(
-                "no shell has answered for {} s: the job may still wait in the queue; where it has \
-                 started, its shell may be one that reads a pipe to its end before it runs \
-                 anything (fish): name another one in the launch command, as in \
+                "no shell has answered for {} s{}its shell may be one that reads a pipe to its end \
+                 before it runs anything (fish): name another one in the launch command, as in \
                  vscode-shell-proxy -- salloc srun --pty bash",
-                SILENCE.as_secs()
+                SILENCE.as_secs(),
+                match self.granted {
+                    true => " since the job was granted: ",
+                    false => ": the job may still wait in the queue; where it has started, ",
+                }
             ),
             Owner::Opening => {
                 if let Some(question) = self.opening.overdue(now) {
@@ -277,9 +289,11 @@ impl Proxy {
                 let (forwards, mut net) = self.net();
                 forwards.connect_timeout(index, &mut net);
             }
-            Owner::Lookup => {
-                self.backend.give_up(&mut self.reactor);
-                self.lookup_failed();
+            Owner::JobWatch => self.watch.timeout(now),
+            Owner::Errand(errand) => {
+                let (errands, mut watch) = self.errands();
+                errands.end(errand, &mut watch);
+                self.errand_ended(errand, None, now);
             }
             Owner::DialBack | Owner::Visitor(_) | Owner::Control => self.expire_reach(owner),
         }
@@ -301,6 +315,7 @@ impl Proxy {
                 self.fulfil_wishes(now);
             }
         }
+        self.watch_job(now);
         self.insert_lines();
         let undelivered = self.has_undelivered();
         self.deadlines
@@ -339,6 +354,7 @@ impl Proxy {
                 self.stderr.cut(&mut self.reactor);
             }
             Wish::EndJob => {
+                self.watch.stop();
                 self.listeners.close(&mut self.reactor);
                 self.end_relay();
                 self.keeper.end();
@@ -373,7 +389,7 @@ impl Proxy {
         let mut ended: Vec<(Pid, Status)> = Vec::new();
         let left = reap::reap(|pid, status| ended.push((pid, status)));
         for (pid, status) in ended {
-            self.backend.reaped(pid);
+            self.errands.reaped(pid);
             if pid == self.keeper.pid() {
                 self.read_reports(now);
                 self.session.tell(Event::KeeperLost, now);
@@ -427,6 +443,9 @@ impl Proxy {
                 self.launched = Launched::Ended(status);
                 self.session
                     .tell(Event::LaunchEnded(status.exit_status()), now);
+                if self.watch.ended() {
+                    self.session.tell(Event::ReasonAsked, now);
+                }
             }
             Report::Done | Report::GaveUp => self.session.tell(Event::KeeperDone, now),
             Report::Log { level, text } => log::log!(level, "keeper: {text}"),
@@ -437,12 +456,15 @@ impl Proxy {
     /// The keeper is lost, and what was below it has been adopted by us.
     fn end_orphans(&mut self, now: Instant) {
         log::error!("the keeper is lost: ending what it left");
+        // So that everything below us is what the keeper left.
+        let (errands, mut watch) = self.errands();
+        errands.end_all(&mut watch);
+        self.session.tell(Event::ReasonKnown, now);
         let below = Below {
             top: None,
             launch: self.launched,
             session: Some(self.keeper.pid()),
             job: self.job,
-            except: self.backend.helper().into_iter().collect(),
             hung_up: true,
         };
         self.orphans = Some(Ender::begin(now, below, self.inherited));
@@ -461,6 +483,7 @@ impl Proxy {
         for said in said.drain(..) {
             match said {
                 Said::Answered(answer) => self.answered(answer, stream, now),
+                Said::Allocation(allocation) => self.heed_allocation(allocation, now),
                 Said::Word(word) if word == STARTUP_ENDED => self.startup_ended(now),
                 Said::EndedAside(last) => self.startup_cut_short(stream, &last),
                 Said::Word(word) => self.heed_word(&word, now),
@@ -499,9 +522,11 @@ impl Proxy {
             return;
         }
         let is_here = answer.node == self.here;
-        self.job = answer.job.as_deref().and_then(JobId::parse);
+        self.stderr.allocation_is_known();
+        if let Some(job) = answer.job.as_deref().and_then(JobId::parse) {
+            self.job_known(job);
+        }
         if let Some(job) = self.job {
-            self.keeper.set_job(job);
             log::info!("the shell runs on {} in job {job}", answer.node.as_bstr());
         } else {
             log::info!("the shell runs on {}", answer.node.as_bstr());
@@ -516,22 +541,25 @@ impl Proxy {
             );
         }
         self.deadlines.set(Owner::Silence, None);
+        self.watch.runs(answer.node.as_bstr(), now);
         self.backend.set_node(answer.node.into(), is_here);
         self.session.tell(Event::AnnouncementReleased, now);
         self.go_on(|opening| opening.begin(now));
         if self.in_job.is_none() {
-            self.look_up(now);
+            self.look_up();
         }
         // An address that the other stream holds has waited for this.
         self.hear(stream.other(), now);
     }
 
     /// Looks the node's addresses up, where they are not known.
-    fn look_up(&mut self, now: Instant) {
-        if self.backend.look_up(&mut self.reactor) {
-            self.deadlines
-                .set(Owner::Lookup, Some(now + backend::LOOKUP_LIMIT));
-        }
+    fn look_up(&mut self) {
+        let (_, net) = self.net();
+        let mut watch = Watch {
+            reactor: net.reactor,
+            deadlines: net.deadlines,
+        };
+        net.backend.look_up(net.errands, &mut watch);
     }
 
     /// Gives the shell what the opening's next `step` has for it, and then the client's bytes.
@@ -578,12 +606,6 @@ impl Proxy {
             }
             self.hear(stream, now);
         }
-    }
-
-    fn lookup_failed(&mut self) {
-        self.deadlines.set(Owner::Lookup, None);
-        let (forwards, mut net) = self.net();
-        forwards.fail_parked(&mut net);
     }
 
     /// Hands the log's lines to stderr, whole, whenever nothing else waits for its reader.
@@ -669,6 +691,14 @@ impl Proxy {
         )
     }
 
+    fn errands(&mut self) -> (&mut Errands, Watch<'_>) {
+        let watch = Watch {
+            reactor: &mut self.reactor,
+            deadlines: &mut self.deadlines,
+        };
+        (&mut self.errands, watch)
+    }
+
     fn net(&mut self) -> (&mut Forwards, Net<'_>) {
         let net = Net {
             reactor: &mut self.reactor,
@@ -678,6 +708,7 @@ impl Proxy {
             deadlines: &mut self.deadlines,
             listeners: &mut self.listeners,
             backend: &mut self.backend,
+            errands: &mut self.errands,
             door: &mut self.door,
             in_job: &mut self.in_job,
         };

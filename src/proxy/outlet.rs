@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::intercept::{
-    Announcement, Outbound, OutboundPiece, ProbeAnswer, ProbeFilter, ProbePiece, STARTUP_ENDED,
-    StartupOutput,
+    Allocation, AllocationWatch, Announcement, Outbound, OutboundPiece, ProbeAnswer, ProbeFilter,
+    ProbePiece, STARTUP_ENDED, StartupOutput,
 };
 use crate::reactor::{Reactor, Token};
 use crate::relay::{Block, Step};
@@ -23,6 +23,8 @@ pub(super) enum Said {
     Word(Vec<u8>),
     /// The stream has ended while it was set aside, with this last line.
     EndedAside(String),
+    /// Slurm has told of the job that is asked for.
+    Allocation(Allocation),
     /// A Unix socket was announced; its line has passed untouched.
     AnnouncedSocket,
 }
@@ -32,6 +34,8 @@ pub(super) struct Outlet {
     name: &'static str,
     source: Option<(Stream, Token)>,
     filter: ProbeFilter,
+    /// What reads along, until a shell has answered.
+    allocation: Option<AllocationWatch>,
     /// How many bytes may still be read, once the output was cut.
     allowance: Option<u64>,
     /// While it is there: where the stream goes instead of to the client.
@@ -66,6 +70,7 @@ impl Outlet {
             name,
             source: Some(source),
             filter,
+            allocation: None,
             allowance: None,
             aside: None,
             exit,
@@ -134,6 +139,17 @@ impl Outlet {
     /// The last line that was set aside, or nothing.
     pub(super) fn last_set_aside(&self) -> &str {
         self.aside.as_ref().map_or("", StartupOutput::last)
+    }
+
+    /// Reads along what Slurm says of the job, up to the grant.
+    pub(super) fn watch_allocation(mut self) -> Self {
+        self.allocation = Some(AllocationWatch::new());
+        self
+    }
+
+    /// What comes is a shell's, and nothing of Slurm's any more.
+    pub(super) fn allocation_is_known(&mut self) {
+        self.allocation = None;
     }
 
     /// Nothing of the probe will come any more.
@@ -232,6 +248,10 @@ impl Outlet {
     }
 
     fn filter_and_pass(&mut self, bytes: &[u8], io: &mut Io<'_>, said: &mut Vec<Said>) {
+        let mut copy = bytes;
+        while let Some(allocation) = self.allocation.as_mut().and_then(|it| it.next(&mut copy)) {
+            said.push(Said::Allocation(allocation));
+        }
         let mut input = bytes;
         while let Some(piece) = self.filter.next(&mut input) {
             match piece {

@@ -189,7 +189,7 @@ impl Proxy {
              server listens for other machines too (with --reach direct this is not tried)"
         );
         self.go_on(|opening| opening.settle(Question::Relay, now));
-        self.look_up(now);
+        self.look_up();
         let (forwards, mut net) = self.net();
         forwards.unpark(&mut net);
     }

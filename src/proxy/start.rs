@@ -6,10 +6,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::intercept::{Probe, ProbeFilter};
+use crate::job_watch::JobWatch;
 use crate::keeper::{self, Launched};
 use crate::launch::Launch;
 use crate::logging::{self, Target};
@@ -27,6 +29,7 @@ use crate::transfer::Pipes;
 
 use super::backend::Backend;
 use super::door::{self, Door};
+use super::errand::Errands;
 use super::forward::Forwards;
 use super::inlet::{Gate, Inlet};
 use super::listeners::Listeners;
@@ -34,6 +37,7 @@ use super::outlet::Outlet;
 use super::reach;
 use super::sink::{Io, Orphan, Sink, Tee};
 use super::startup::{self, Startup};
+use super::watch::SlurmCommands;
 use super::workgroup;
 use super::{Proxy, Source};
 
@@ -175,12 +179,15 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         ProbeFilter::new(&probe, opening.answers() + answers_beside),
         sink("stdout", client_stdout, tee_stdout, Orphan::Ends),
     );
-    let stderr = Outlet::new(
+    let mut stderr = Outlet::new(
         "stderr",
         shell_stderr,
         ProbeFilter::new(&probe, opening.answers() + answers_beside),
         sink("stderr", client_stderr, tee_stderr, Orphan::IsDiscarded),
     );
+    if launch.is_slurm() {
+        stderr = stderr.watch_allocation();
+    }
     Ok(Proxy {
         reactor,
         deadlines: Deadlines::default(),
@@ -193,6 +200,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         is_salloc: launch.is_left_to_salloc,
         orphans: None,
         job: None,
+        granted: false,
         opening,
         startup: Startup::default(),
         inlet,
@@ -202,6 +210,12 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         listeners,
         forwards,
         backend: Backend::default(),
+        errands: Errands::new(inherited),
+        slurm: SlurmCommands::new(launch.environment.clone()),
+        watch: JobWatch::new(
+            Instant::now(),
+            Duration::from_secs(options.status_interval.into()),
+        ),
         door: Door::new(rules),
         reach: options.reach,
         in_job,

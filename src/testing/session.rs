@@ -66,7 +66,7 @@ impl Observer {
 }
 
 fn event(kind: u8, amount: u8) -> Event {
-    match kind % 11 {
+    match kind % 13 {
         0 => Event::AnnouncementHeld,
         1 => Event::AnnouncementReleased,
         2 => Event::LaunchEnded(amount),
@@ -77,6 +77,8 @@ fn event(kind: u8, amount: u8) -> Event {
         7 => Event::KeeperDone,
         8 => Event::KeeperLost,
         9 => Event::OpeningFailed,
+        10 => Event::ReasonAsked,
+        11 => Event::ReasonKnown,
         _ => Event::OrphansEnded,
     }
 }

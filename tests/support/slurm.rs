@@ -1,10 +1,11 @@
-//! A cluster of one node: stand-ins for `salloc`, `scancel` and `squeue`, which `slurm/salloc`
+//! A cluster of one node: stand-ins for `salloc` and Slurm's other commands, which `slurm/salloc`
 //! describes, over a directory that holds the jobs.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -31,6 +32,8 @@ impl Slurm {
             .stand_in("salloc", include_str!("slurm/salloc"))
             .stand_in("scancel", include_str!("slurm/scancel"))
             .stand_in("squeue", include_str!("slurm/squeue"))
+            .stand_in("sacct", include_str!("slurm/sacct"))
+            .stand_in("scontrol", include_str!("slurm/scontrol"))
             .env("SLURM_STANDIN", self.directory.path())
     }
 
@@ -96,6 +99,58 @@ impl Slurm {
     /// From now on `scancel` hangs.
     pub fn hang_scancel(&self) {
         mkfifo(&self.path("stuck"), Mode::S_IRWXU).expect("a named pipe");
+    }
+
+    /// What Slurm says of the only job beside its state: `left`, `start` or `reason`.
+    pub fn tell(&self, what: &str, text: &str) {
+        let [(id, _)] = self.jobs()[..] else {
+            panic!("one job expected");
+        };
+        fs::write(self.path(format!("jobs/{id}/{what}")), text).expect("written");
+    }
+
+    /// Ends the only job in this state: what runs in it is killed.
+    pub fn end_job(&self, state: &str) {
+        self.tell("state", state);
+        let [(id, _)] = self.jobs()[..] else {
+            panic!("one job expected");
+        };
+        let status = Command::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/support/slurm/scancel"
+        ))
+        .arg("--step")
+        .arg(self.path(format!("jobs/{id}")))
+        .env("SLURM_STANDIN", self.directory.path())
+        .status();
+        assert!(status.expect("bash").success());
+    }
+
+    /// What `sacct` says.
+    pub fn account(&self, text: &str) {
+        fs::write(self.path("account"), text).expect("written");
+    }
+
+    /// What `scontrol show node NAME` says.
+    pub fn describe_node(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.path("nodes")).expect("a directory of the test's own");
+        fs::write(self.path(format!("nodes/{name}")), text).expect("written");
+    }
+
+    /// From now on `squeue` and `scontrol` hang.
+    pub fn fall_silent(&self) {
+        mkfifo(&self.path("silent"), Mode::S_IRWXU).expect("a named pipe");
+    }
+
+    /// From now on `squeue` has no end.
+    pub fn flood(&self) {
+        File::create(self.path("flood")).expect("created");
+    }
+
+    /// The commands that only ask, in the order in which they were called.
+    pub fn questions(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("asked")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {

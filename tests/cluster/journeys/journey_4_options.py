@@ -51,6 +51,7 @@ def wrong_use():
         (["--no-such-option"], 2, "no-such-option"),
         (["--backlog=0"], 2, "backlog"),
         (["--listen-port=65536"], 2, "listen-port"),
+        (["--status-interval=soon"], 2, "status-interval"),
         (["word"], 2, "word"),
         (["-S", "x", "--", "bash"], 2, "salloc-arg"),
         (["--log-file=/no/such/directory/log"], 1, "/no/such/directory/log"),
