@@ -1,0 +1,176 @@
+"""A relay inside the job: the server stays on its node's loopback, and nobody dials the node."""
+import box
+import socks
+from bootstrap import EXEC, LEGACY, cursor
+from box import check, eventually, init_of, nothing_left, processes, run
+from client import Session
+from journey import journey
+from journey_3_strangers import dial, server_port
+
+MIB = 1 << 20
+IN_JOB = ("--reach", "in-job")
+
+
+def relay(user="alice"):
+    """The relay's process in the job."""
+    def find():
+        # It stays behind the shell's back, in a session of its own.
+        return next((p for p in processes(user) if "--in-job" in p.argv and p.host.startswith("node")), None)
+    return eventually(20, "no relay runs in the job", find)
+
+
+def serves_by_relay(session):
+    got = session.answers()
+    check(got["job"] == session.job(), f"the server runs in job {got['job']!r}, not in {session.job()}")
+    return got["node"].split(".")[0]
+
+
+def open_addresses(host, user):
+    """Where processes of a user listen on a host, but for loopback."""
+    uid = next(p.uid for p in processes(user))
+    lines = run(host, "ss", "-Hltne").splitlines()
+    local = [line.split()[3] for line in lines if f"uid:{uid} " in line + " "]
+    return [at for at in local if not at.startswith(("127.", "[::1]"))]
+
+
+@journey(13)
+def every_form():
+    """Every form of the script, and a second server that listens on loopback only: each port leads to its server."""
+    for form in (EXEC, LEGACY, cursor("127.0.0.1")):
+        with Session(*IN_JOB, form=form) as session:
+            for port in session.start():
+                socks.http(session.connect(port))
+            node = serves_by_relay(session)
+            at = open_addresses(node, "alice")
+            check(not at, f"alice's processes listen on {at} of {node}")
+            session.hang_up()
+            status = session.status()
+            check(status == 129, f"the client vanished: status {status}, not 129")
+    nothing_left("alice")
+
+
+@journey(13)
+def where_it_dials():
+    """--reach-host and --reach-ports: the one address and a port of the range are what the relay dials."""
+    with Session("--reach=in-job", "--reach-host=login", "--reach-ports=50000-50009") as session:
+        session.start()
+        node = serves_by_relay(session)
+        connections = run(node, "ss", "-Htn", "state", "established", "dst", "10.90.0.3")
+        check("10.90.0.3:5000" in connections, f"no port of the range is dialled from {node}:\n{connections}")
+    nothing_left("alice")
+
+
+@journey(13)
+def bytes_both_ways():
+    """Echo, upload and download with checksums, half-close from either end, and 400 connections in one burst."""
+    with Session(*IN_JOB, "--backlog=1024") as session:
+        session.start()
+        socks.echo(session.connect(), 8 * MIB, 1)
+        socks.sink(session.connect(), 8 * MIB, 2)
+        socks.source(session.connect(), 8 * MIB)
+        socks.early(session.connect, MIB, "farewell")
+        burst = [session.connect() for _ in range(400)]
+        for seed, peer in enumerate(burst):
+            socks.echo(peer, 4096, seed)
+
+
+@journey(13)
+def nobody_else():
+    """bob reaches the server neither through alice's port nor from any node."""
+    with Session(*IN_JOB) as session:
+        port = session.start()[0]
+        node = serves_by_relay(session)
+        check("200 OK" not in dial("login", port, "bob"), "bob is let in on the login node")
+        at = server_port(node)
+        for host in ("login", "node1", "node2"):
+            for address in (node, "10.90.0.3"):
+                if host == node and address == node:
+                    continue
+                answer = dial(host, at, "bob", address)
+                check("200 OK" not in answer, f"bob on {host} reads alice's server at {address}: {answer}")
+        socks.http(session.connect())
+
+
+@journey(13)
+def no_way_from_login_to_the_nodes():
+    """Where the login node may connect to no port of a compute node but slurmd's, everything works."""
+    rules = "table inet box { chain input { type filter hook input priority 0; " \
+            "ip saddr 10.90.0.3 tcp dport != 6818 ct state new reject; " \
+            "ip6 saddr fd00:90::3 tcp dport != 6818 ct state new reject; }; }"
+    for host in ("node1", "node2"):
+        run(host, "nft", rules)
+    try:
+        with Session(*IN_JOB) as session:
+            session.start()
+            node = serves_by_relay(session)
+            check("200 OK" not in dial("login", server_port(node), "root", node), "the rules block nothing")
+            socks.echo(session.connect(), MIB, "through")
+    finally:
+        for host in ("node1", "node2"):
+            run(host, "nft", "delete table inet box")
+    nothing_left("alice")
+
+
+@journey(13)
+def login_shells():
+    """bash, dash, zsh and tcsh as the login shell: the relay is started in each, and leaves its streams."""
+    try:
+        for shell in ("/bin/bash", "/bin/dash", "/usr/bin/zsh", "/usr/bin/tcsh"):
+            box.set_shell("alice", shell)
+            with Session(*IN_JOB) as session:
+                session.start()
+                serves_by_relay(session)
+    finally:
+        box.set_shell("alice", "/bin/bash")
+    nothing_left("alice")
+
+
+@journey(13)
+def relay_is_killed():
+    """The relay is killed: the shell's session goes on, the log says so, and no connection is made any more."""
+    with Session(*IN_JOB) as session:
+        session.start()
+        serves_by_relay(session)
+        box.kill(relay().pid)
+        session.err.expect(r"relay")
+        check(not socks.all_of(session, session.ports[0]), "bytes came without a relay")
+        check(session.ssh.poll() is None, "the session has ended")
+    nothing_left("alice")
+
+
+@journey(13)
+def proxy_is_killed():
+    """Proxy and keeper are killed, and nobody is left on the login node to say so: the job is gone all the same."""
+    with Session(*IN_JOB) as session:
+        session.start()
+        serves_by_relay(session)
+        session.settled()
+        keeper, proxy = session.keeper(), session.proxy()
+        box.kill(keeper.pid)
+        box.kill(proxy.pid)
+        nothing_left("alice", limit=75)
+
+
+def link(up):
+    box.run("login", "ip", "link", "set", "eth0", "up" if up else "down")
+    if up:
+        # The kernel takes addresses of the second family away with the link.
+        box.run("login", "ip", "-6", "addr", "replace", "fd00:90::3/64", "dev", "eth0", "nodad", ok=False)
+
+
+@journey(13)
+def link_is_down_for_good():
+    """The login node's link is cut: after its patience the relay ends what runs on the node, alone."""
+    with Session(*IN_JOB) as session:
+        session.start()
+        serves_by_relay(session)
+        session.settled()
+        link(up=False)
+        try:
+            eventually(
+                75, lambda: "still on a node:\n" + box.left_over("alice"),
+                lambda: not [p for p in processes("alice") if p.host.startswith("node")],
+            )
+        finally:
+            link(up=True)
+    box.clear("alice")
