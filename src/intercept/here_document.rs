@@ -52,7 +52,8 @@ struct Body {
     index: usize,
     start: usize,
     line: Line,
-    /// The line ends in an odd number of backslashes so far.
+    /// The line ends in an odd number of backslashes so far. Those of the delimiter's own do not
+    /// count: with one in it, it is quoted.
     joined: bool,
 }
 
@@ -213,7 +214,6 @@ impl Body {
                 break;
             }
             self.line = Line::Delimiter(matched + usize::from(!stripped));
-            self.count_backslash(byte);
             at += 1;
         }
         let end = bytes[at..].find_byte(b'\n');
@@ -222,10 +222,6 @@ impl Body {
         let whole = run == text.len();
         self.joined = (whole && self.joined) ^ (run % 2 == 1);
         end.map_or(bytes.len(), |end| at + end + 1)
-    }
-
-    fn count_backslash(&mut self, byte: u8) {
-        self.joined = byte == b'\\' && !self.joined;
     }
 
     /// What follows a newline: the next line of this body, the next body, or none.

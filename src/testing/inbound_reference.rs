@@ -35,7 +35,10 @@ pub(super) fn rewrite(text: &[u8]) -> (Vec<u8>, Vec<Notice>) {
                 command = Command::default();
                 is_file = false;
             }
-            Token::Quiet { chars } => {
+            Token::Quiet { mut chars } => {
+                if is_file {
+                    chars.clear();
+                }
                 // Whatever is held was held for too long.
                 if script.would_be_too_long(&mut command, &chars, usize::MAX)
                     || !command.places.is_empty()
