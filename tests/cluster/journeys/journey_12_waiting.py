@@ -73,7 +73,10 @@ def a_lost_node_is_told():
             session.wait()
         finally:
             run("login", "scontrol", "update", f"NodeName={node}", "State=RESUME", ok=False)
-            eventually(30, lambda: f"{node} does not come back", lambda: "idle" in run("login", "sinfo", "-h", "-n", node, "-o", "%t"))
+            eventually(
+                30, lambda: f"{node} does not come back:\n{scontrol('show', 'node', node)}",
+                lambda: "idle" in run("login", "sinfo", "-h", "-n", node, "-o", "%t"),
+            )
     nothing_left("alice")
 
 
