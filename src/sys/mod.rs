@@ -19,3 +19,6 @@ pub mod splice;
 pub mod stdio;
 pub mod tcp;
 pub mod unix_socket;
+// Tests and benchmarks unwind, whatever the profile says.
+#[cfg(panic = "abort")]
+mod unwinder;

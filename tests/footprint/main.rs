@@ -211,16 +211,16 @@ fn a_session_that_waits_is_small() {
     let figures = (private_kib(&proxy), private_kib(&keeper));
     println!("resident {resident} KiB, private (proxy, keeper) {figures:?} KiB");
     // Nine tenths are pages of the program and of the C library that every other process shares.
-    assert!(resident <= 3200, "the proxy has {resident} KiB resident");
+    assert!(resident <= 3000, "the proxy has {resident} KiB resident");
     // What the shell has said so far has touched a page or two of the buffer.
     assert!(
-        figures.0 <= 288,
+        figures.0 <= 264,
         "the proxy has {} KiB of its own",
         figures.0
     );
     // Two or three pages of it are the environment that it was given.
     assert!(
-        figures.1 <= 176,
+        figures.1 <= 150,
         "the keeper has {} KiB of its own",
         figures.1
     );
@@ -373,10 +373,10 @@ fn a_connection_takes_23_system_calls_and_two_to_know_whose_it_is() {
 }
 
 #[test]
-fn the_program_has_at_most_1060_kilobytes() {
+fn the_program_has_at_most_840_kilobytes() {
     let bytes = std::fs::metadata(release())
         .expect("the release build")
         .len();
     println!("{bytes} bytes");
-    assert!(bytes <= 1_060_000, "{bytes} bytes");
+    assert!(bytes <= 840_000, "{bytes} bytes");
 }
