@@ -127,4 +127,16 @@ mod tests {
             "{lines} lines, {told} bytes"
         );
     }
+
+    #[test]
+    fn what_fills_the_bound_is_told_and_the_first_line_beyond_is_announced_once() {
+        let mut output = StartupOutput::default();
+        let line = format!("{}\n", "x".repeat(LINE - 1));
+        let mut told = || output.next(&mut line.as_bytes());
+        for _ in 0..TOLD / LINE {
+            assert_eq!(told().as_deref(), Some(line.trim_end()));
+        }
+        assert_eq!(told().as_deref(), Some("it writes more than is told here"));
+        assert_eq!(told(), None);
+    }
 }
