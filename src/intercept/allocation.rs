@@ -117,6 +117,16 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_the_greatest_length_is_heard_and_a_longer_one_is_not() {
+        let said_in = |len: usize| {
+            let begun = "salloc: Pending job allocation ";
+            said(&[format!("{begun}{:0>1$}\n", 7, len - begun.len()).as_bytes()])
+        };
+        assert_eq!(said_in(LIMIT), [Allocation::Pending(7)]);
+        assert_eq!(said_in(LIMIT + 1), []);
+    }
+
+    #[test]
     fn a_job_is_heard_of_from_the_queue_to_the_grant() {
         let text = "salloc: Pending job allocation 12\n\
                     salloc: job 12 queued and waiting for resources\n\
