@@ -513,6 +513,8 @@ mod tests {
         assert_eq!(wishes(&mut session), [Wish::EndJob]);
         session.tell(Event::KeeperDone, now + REASON_LIMIT / 2);
         assert_eq!(session.deadline(false), Some(now + REASON_LIMIT));
+        session.timeout(now + REASON_LIMIT - Duration::from_nanos(1), false);
+        assert_eq!(wishes(&mut session), []);
         session.timeout(now + REASON_LIMIT, false);
         assert_eq!(wishes(&mut session), [Wish::Leave(1)]);
     }
