@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use support::processes::Process;
 use support::reach::{Control, PROGRAM, Proxy, say};
 use support::tcp::{self, Server};
-use support::{Program, Session};
+use support::{Program, Session, skipped};
 use vscode_shell_proxy::reach::{IN_JOB, Order, Report, Target, UNREACHED};
 
 fn shell() -> Program {
@@ -76,6 +76,24 @@ fn it_answers_and_leaves_the_shells_streams_and_session() {
     shell.send("exec > /dev/null 2>&1\n");
     assert_eq!(shell.rest_of_stdout(), b"");
     assert!(Process::read(relay.pid).is_some());
+}
+
+#[test]
+fn it_runs_where_the_shells_session_began_outside_the_process_namespace() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can make a process namespace everywhere");
+    }
+    // As a container's start does: the session has no id that could be told inside.
+    let container = Program::new("unshare").args(["--pid", "--fork", "--mount-proc", "sh"]);
+    let container = container.without_env("SLURM_JOB_ID");
+    let proxy = Proxy::new();
+    let (mut shell, _control) = proxy.start(container);
+    assert_eq!(shell.ask("echo $?"), "0");
+    assert_eq!(
+        shell.ask("cut -d ' ' -f 6 < /proc/$$/stat"),
+        "0",
+        "the session's id"
+    );
 }
 
 #[test]

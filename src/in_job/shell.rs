@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, getppid, getsid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
 
 use crate::sys::descendants::{self, Identity};
 
@@ -31,7 +31,8 @@ impl Shell {
         let pid = getppid().ok_or_else(gone)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
         let identity = descendants::identity(pid).ok_or_else(gone)?;
-        let session = getsid(Some(pid))?;
+        // 0 where the session was begun outside our process namespace, which rustix cannot express.
+        let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid.as_raw_pid())))?;
         // While it is our parent its id is nobody else's.
         if getppid() != Some(pid) {
             return Err(gone());
@@ -39,7 +40,7 @@ impl Shell {
         Ok(Self {
             identity,
             pidfd,
-            session: (session == pid).then_some(session),
+            session: (session.as_raw() == pid.as_raw_pid()).then_some(pid),
         })
     }
 
