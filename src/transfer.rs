@@ -34,6 +34,14 @@ const SPARE_PIPES: usize = 4;
 /// for a Unix socket too.)
 pub type End = (TcpStream, Token);
 
+/// Closes one end.
+pub fn close<T: Copy>((stream, token): End, how: Close, reactor: &mut Reactor<T>) {
+    if how == Close::Reset {
+        tcp::reset_on_close(&stream);
+    }
+    reactor.forget(token);
+}
+
 /// A connected pair of sockets and what is between them.
 #[derive(Debug)]
 pub struct Transfer {

@@ -395,12 +395,23 @@ fn a_number_that_was_passed_over_is_given_up() {
 }
 
 #[test]
-fn a_spare_that_is_lost_is_dialled_again() {
+fn a_spare_that_is_lost_is_dialled_again_and_the_first_of_a_row_is_told() {
     let (proxy, server) = (Proxy::new(), Server::on("127.0.0.1"));
     let (_shell, mut control) = proxy.start(shell());
+    let told = |report| match report {
+        Report::Note { text, .. } => {
+            assert!(text.contains("kept ready for the next client"), "{text}")
+        }
+        other => panic!("{other:?}"),
+    };
     tcp::reset(proxy.data(0));
+    told(control.report());
+    // Strangers' silence is not a spare that stands.
+    drop((proxy.listener.accept(), proxy.listener.accept()));
     let (data, target) = stream(&proxy, &mut control, 0, &server);
     say(&data, &target, b"a word");
+    tcp::reset(proxy.data(1));
+    told(control.report());
 }
 
 #[test]
@@ -478,9 +489,11 @@ fn a_control_connection_that_is_lost_comes_back_and_no_stream_notices() {
 #[test]
 fn who_speaks_another_language_on_control_is_left_and_dialled_again() {
     let proxy = Proxy::new();
-    let (_shell, control) = proxy.start(shell());
+    let (_shell, mut control) = proxy.start(shell());
     control.say(b"\0\x01?");
     assert!(matches!(proxy.control().report(), Report::Greeting { .. }));
+    // An orderly end would say that the relay has left.
+    control.assert_reset();
 }
 
 #[test]

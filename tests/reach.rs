@@ -86,6 +86,62 @@ fn instructions(session: &mut Session, tee: &PathBuf) -> Instructions {
     })
 }
 
+/// Connects to where the relay dials, as the relay does.
+#[track_caller]
+fn dial(instructions: &Instructions, role: Role) -> TcpStream {
+    let mut stream = connect(instructions.addresses[0].port());
+    let mut dialler = Dialler::new(role, [7; 32]);
+    stream.write_all(dialler.hello()).expect("hello");
+    let challenge = read_exactly(&stream, dialler.wanted());
+    let proof = dialler.feed(&instructions.secret, &mut &challenge[..]);
+    let proof = proof.expect("the proxy").expect("all of it");
+    stream.write_all(&proof).expect("proof");
+    stream
+}
+
+/// The first report on a control connection.
+#[track_caller]
+fn greet(mut control: &TcpStream, version: &str) {
+    let mut greeting = Vec::new();
+    Report::Greeting {
+        version: version.to_owned(),
+        node: b"node".to_vec(),
+        job: Vec::new(),
+    }
+    .encode(&mut greeting);
+    control.write_all(&greeting).expect("greeting");
+}
+
+#[track_caller]
+fn assert_reset(mut stream: &TcpStream, what: &str) {
+    match stream.read(&mut [0]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => panic!("{what}: expected a reset, got {other:?}"),
+    }
+}
+
+/// When the kernel will ask the other ends of the connections to and from `port` whether they are
+/// there, at either end: hundredths of a second. `None` while one has bytes under way.
+fn questions(port: u16) -> Option<[Vec<u64>; 2]> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let mut questions = [vec![], vec![]];
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let port = format!(":{port:04X}");
+        let Some(end) = (0..2).find(|end| fields[1 + end].ends_with(&port)) else {
+            continue;
+        };
+        if fields[3] == "01" {
+            let (kind, when) = fields[5].split_once(':')?;
+            if kind != "02" {
+                return None;
+            }
+            questions[end].push(u64::from_str_radix(when, 16).ok()?);
+        }
+    }
+    Some(questions)
+}
+
 #[test]
 fn a_server_on_loopback_is_reached_and_its_start_is_not_changed() {
     let server = Server::on("127.0.0.1");
@@ -197,25 +253,59 @@ fn a_relay_of_another_version_is_not_used() {
         .args(bash_behind("/reach-/d"))
         .start();
     let instructions = instructions(&mut session, &tee);
-    let mut control = TcpStream::connect(instructions.addresses[0]).expect("it listens");
-    let mut dialler = Dialler::new(Role::Control, [7; 32]);
-    control.write_all(dialler.hello()).expect("hello");
-    let challenge = read_exactly(&control, dialler.wanted());
-    let proof = dialler.feed(&instructions.secret, &mut &challenge[..]);
-    control
-        .write_all(&proof.expect("the proxy").expect("all of it"))
-        .expect("proof");
-    let mut greeting = Vec::new();
-    Report::Greeting {
-        version: "0.0.0".to_owned(),
-        node: b"node".to_vec(),
-        job: Vec::new(),
-    }
-    .encode(&mut greeting);
-    control.write_all(&greeting).expect("greeting");
+    let control = dial(&instructions, Role::Control);
+    greet(&control, "0.0.0");
     await_log(&mut session, "it is of version 0.0.0");
     exchange(session.announce(server.port()), &server);
     // It was told to leave.
+    assert_eq!(read_all(&control), b"\0\x01E");
+}
+
+#[test]
+fn by_the_control_connection_alone_a_cut_network_is_noticed() {
+    let server = Server::on("127.0.0.1");
+    let program = proxy("in-job").args(["--reach-host", "127.0.0.1", "--", "bash"]);
+    let mut session = program.start();
+    let port = session.announce(server.port());
+    let dialled = session.listening_ports();
+    let dialled = *dialled.iter().find(|other| **other != port).expect("two");
+    let _client = connect(port);
+    let _peer = server.accept();
+    let ends = session.until("control, a stream and a spare stand", |_| {
+        questions(dialled).filter(|ends| ends.iter().all(|end| end.len() == 3))
+    });
+    for (mut end, whose) in ends.into_iter().zip(["the proxy", "the relay"]) {
+        end.sort_unstable();
+        assert!(end[0] <= 1500, "{whose}'s control connection: {end:?}");
+        assert!(end[1] > 60_000, "{whose}'s other connections: {end:?}");
+    }
+}
+
+#[test]
+fn what_the_relay_dials_and_nobody_wants_is_reset() {
+    let program = proxy("in-job");
+    let tee = program.path("tee");
+    let mut session = program
+        .args(["--reach-host", "127.0.0.1", "--tee-stdin"])
+        .arg(&tee)
+        .args(bash_behind("/reach-/d"))
+        .start();
+    let instructions = instructions(&mut session, &tee);
+    let control = dial(&instructions, Role::Control);
+    greet(&control, env!("CARGO_PKG_VERSION"));
+    let data = |number| dial(&instructions, Role::Data { number });
+    assert_reset(&data(7), "a number that no client has");
+    let first = data(0);
+    let second = data(0);
+    assert_reset(&first, "a spare that is replaced");
+    half_close(&second);
+    assert_reset(&second, "a spare that the relay has given up");
+    let third = data(0);
+    assert_eq!(session.ask("echo ready"), "ready");
+    session.end_stdin();
+    session.wait_for_code(0);
+    assert_reset(&third, "the spare at the end");
+    // What was said last is no part of that.
     assert_eq!(read_all(&control), b"\0\x01E");
 }
 

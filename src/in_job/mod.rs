@@ -39,12 +39,12 @@ use crate::ending::{JobId, Status};
 use crate::keeper::{Below, Ender, Launched};
 use crate::reach::{IN_JOB, Instructions, LINE, Order, Report, Role, UNREACHED};
 use crate::reactor::{Deadlines, Reactor};
-use crate::relay::Pool;
+use crate::relay::{Close, Pool};
 use crate::sys::background::{self, Half};
 use crate::sys::reap;
 use crate::sys::signals::{Signals, shield};
 use crate::sys::spawn::{Inherited, leave_streams, notice_children};
-use crate::transfer::{End, Pipes};
+use crate::transfer::{self, Pipes};
 
 pub use crate::reach::MODE;
 
@@ -355,21 +355,16 @@ impl Relay {
 
     fn drop_dial(&mut self) {
         if let Some(dial) = self.dial.take() {
-            self.forget(dial.into_end());
+            transfer::close(dial.into_end(), Close::Reset, &mut self.reactor);
         }
     }
 
     fn lose_link(&mut self, now: Instant) {
         if let Some(link) = self.link.take() {
-            self.forget(link.into_end());
+            // An orderly end would say that we have left.
+            transfer::close(link.into_end(), Close::Reset, &mut self.reactor);
         }
         self.lifeline.lost(now);
-    }
-
-    /// Closes a socket.
-    fn forget(&mut self, (socket, token): End) {
-        self.reactor.forget(token);
-        drop(socket);
     }
 
     fn turn_control(&mut self, now: Instant) {

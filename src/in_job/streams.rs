@@ -7,11 +7,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use crate::reach::{Report, Role, Secret, Sequence, Target, Turn};
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::{Close, Pool};
 use crate::sys::{tcp, unix_socket};
-use crate::transfer::{End, Means, Pipes, Transfer};
+use crate::transfer::{self, End, Means, Pipes, Transfer};
 
 use super::dial::Dial;
 use super::{Owner, Source};
@@ -132,7 +134,7 @@ impl Streams {
         }
         match self.dial(self.sequence.next(), net) {
             Ok(index) => self.spare = Some(index),
-            Err(_) => self.spare_failed(net),
+            Err(error) => self.spare_failed(&error, net),
         }
     }
 
@@ -274,13 +276,23 @@ impl Streams {
         };
         self.close(index, Close::Reset, net);
         if self.spare.take_if(|spare| *spare == index).is_some() {
-            self.spare_failed(net);
+            self.spare_failed(error, net);
         } else {
             net.reports.push(failed(number, error));
         }
     }
 
-    fn spare_failed(&mut self, net: &mut Net<'_>) {
+    /// The spare has failed. One failure of a row is told: the next client waits for a round trip,
+    /// which is no reason for a line every few seconds.
+    fn spare_failed(&mut self, error: &io::Error, net: &mut Net<'_>) {
+        if self.failures == 0 {
+            let text = format!(
+                "the connection that is kept ready for the next client has failed: {error}; it is \
+                 dialled again"
+            );
+            let level = Level::Warn;
+            net.reports.push(Report::Note { level, text });
+        }
         let pause = FIRST_PAUSE * 2_u32.pow(self.failures.min(DOUBLINGS));
         self.failures = self.failures.saturating_add(1);
         net.deadlines
@@ -299,11 +311,8 @@ impl Streams {
                 [Some(data.into_end()), target.map(|target| target.end)]
             }
         };
-        for (stream, token) in ends.into_iter().flatten() {
-            if close == Close::Reset {
-                tcp::reset_on_close(&stream);
-            }
-            net.reactor.forget(token);
+        for end in ends.into_iter().flatten() {
+            transfer::close(end, close, net.reactor);
         }
     }
 }

@@ -18,8 +18,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::admission::Refusals;
 use crate::reach::{Acceptor, HELLO, NONCE, PROOF, Reached, Refusal, Role, Secret};
 use crate::reactor::{Deadlines, Reactor, Token};
+use crate::relay::Close;
 use crate::sys::{interfaces, tcp};
-use crate::transfer::End;
+use crate::transfer::{self, End};
 
 use super::{Owner, Source};
 
@@ -202,8 +203,8 @@ impl DialBack {
         reactor.deregister(self.listener.0.as_fd(), self.listener.1);
         deadlines.set(Owner::DialBack, None);
         for (index, visitor) in self.visitors.into_iter().enumerate() {
-            if let Some(visitor) = visitor {
-                reactor.forget(visitor.token);
+            if let Some(Visitor { stream, token, .. }) = visitor {
+                transfer::close((stream, token), Close::Reset, reactor);
                 deadlines.set(Owner::Visitor(index), None);
             }
         }
@@ -293,8 +294,8 @@ impl DialBack {
         let Some(visitor) = self.leave(index, reactor, deadlines) else {
             return;
         };
-        tcp::reset_on_close(&visitor.stream);
-        reactor.forget(visitor.token);
+        let end = (visitor.stream, visitor.token);
+        transfer::close(end, Close::Reset, reactor);
         if let Some(count) = self.refusals.refused(Instant::now()) {
             log::warn!(
                 "refused a connection from {} to where the relay in the job dials: {why} (refused \

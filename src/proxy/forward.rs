@@ -12,7 +12,7 @@ use log::Level;
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::{Close, Pool};
 use crate::sys::tcp::{self, Unconnected};
-use crate::transfer::{End, Means, Pipes, Transfer};
+use crate::transfer::{self, End, Means, Pipes, Transfer};
 
 use super::backend::Backend;
 use super::door::Door;
@@ -523,11 +523,8 @@ impl Forwards {
                 transfer.into_ends(net.pool, net.pipes).map(Some)
             }
         };
-        for (stream, token) in ends.into_iter().flatten() {
-            if close == Close::Reset {
-                tcp::reset_on_close(&stream);
-            }
-            net.reactor.forget(token);
+        for end in ends.into_iter().flatten() {
+            transfer::close(end, close, net.reactor);
         }
         if self.paused || self.open() + 1 == self.most {
             net.deadlines.set(Owner::Accept, None);

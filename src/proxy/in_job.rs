@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use crate::reach::{Arrival, Order, Pairing, Report, Role, Target};
 use crate::reactor::{Deadlines, Reactor};
+use crate::relay::Close;
 use crate::sys::tcp;
-use crate::transfer::End;
+use crate::transfer::{self, End};
 
 use super::control::{Control, Line};
 use super::dial_back::DialBack;
@@ -91,9 +92,11 @@ impl InJob {
         end: End,
         reactor: &mut Reactor<Source>,
     ) -> Dialled {
-        tcp::watch_peer(&end.0);
         match role {
             Role::Control => {
+                // A network that is cut is noticed by this one; what is under way on a data
+                // connection is given the kernel's own time.
+                tcp::watch_peer(&end.0);
                 tcp::limit_silence(&end.0, crate::reach::GRACE);
                 let control = Control::new(end, reactor);
                 if let Some(before) = self.control.replace(control) {
@@ -103,8 +106,8 @@ impl InJob {
             }
             Role::Data { number } => match self.pairing.arrived(number, end) {
                 Arrival::Spare(before) => {
-                    if let Some((_, token)) = before {
-                        reactor.forget(token);
+                    if let Some(before) = before {
+                        transfer::close(before, Close::Reset, reactor);
                     }
                     if let Some((_, token)) = self.pairing.spare() {
                         reactor.hand_over(*token, Source::Spare);
@@ -112,8 +115,8 @@ impl InJob {
                     Dialled::Nothing
                 }
                 Arrival::For(client, end) => Dialled::ServerFor(client, end),
-                Arrival::Unwanted((_, token)) => {
-                    reactor.forget(token);
+                Arrival::Unwanted(end) => {
+                    transfer::close(end, Close::Reset, reactor);
                     Dialled::Nothing
                 }
             },
@@ -145,14 +148,14 @@ impl InJob {
         self.reports.pop()
     }
 
-    /// The spare is ready for something: it has ended, or nothing is to be done.
+    /// The spare is ready for something: the relay has given it up, or nothing is to be done.
     pub(super) fn turn_spare(&mut self, reactor: &mut Reactor<Source>) {
         let has_ended = self.pairing.spare().is_some_and(|(_, token)| {
             let ready = reactor.ready(*token);
             ready.read_closed || ready.write_closed
         });
-        if has_ended && let Some((_, token)) = self.pairing.take_spare() {
-            reactor.forget(token);
+        if has_ended && let Some(spare) = self.pairing.take_spare() {
+            transfer::close(spare, Close::Reset, reactor);
         }
     }
 
@@ -218,8 +221,8 @@ impl InJob {
             control.order(&Order::End, reactor);
             control.close(reactor);
         }
-        if let Some((_, token)) = self.pairing.take_spare() {
-            reactor.forget(token);
+        if let Some(spare) = self.pairing.take_spare() {
+            transfer::close(spare, Close::Reset, reactor);
         }
         deadlines.set(Owner::Control, None);
         self.door.close(reactor, deadlines);

@@ -186,6 +186,14 @@ impl Control {
         std::iter::from_fn(|| self.next()).collect()
     }
 
+    /// Waits for the connection's end, which is a reset.
+    #[track_caller]
+    pub fn assert_reset(&mut self) {
+        let mut rest = Vec::new();
+        let error = self.stream.read_to_end(&mut rest).expect_err("a reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
     #[track_caller]
     fn next(&mut self) -> Option<Report> {
         let mut buffer = [0; 4096];

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::proxy::in_job::{InJob, State};
 use crate::relay::Close;
-use crate::transfer::{End, Transfer};
+use crate::transfer::{self, End, Transfer};
 
 use super::{CONNECT_LIMIT, Forward, Forwards, Net, Owner, Source, Stage};
 
@@ -45,7 +45,7 @@ impl Forwards {
         net.deadlines.set(Owner::Connect(index), None);
         let Some(Some(forward)) = self.table.get_mut(index) else {
             // Its books say that there is one.
-            return net.reactor.forget(server.1);
+            return transfer::close(server, Close::Reset, net.reactor);
         };
         log::debug!("#{} goes through the relay in the job", forward.number);
         net.reactor.hand_over(server.1, Source::Server(index));
