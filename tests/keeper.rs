@@ -585,8 +585,7 @@ fn its_channel_may_end_at_any_moment() {
 
 #[test]
 fn the_end_of_its_channel_during_the_end_changes_nothing() {
-    let mut kept =
-        Kept::shell("trap 'sleep 0.3; echo cleaned; exit' TERM; echo ready; sleep 600 & wait");
+    let mut kept = Kept::shell(&trapping("TERM", "sleep 0.3; echo cleaned; exit"));
     kept.expect_started();
     kept.line();
     kept.keeper().end();
@@ -633,9 +632,15 @@ fn other_signals_do_not_disturb_it() {
     kept.expect_done();
 }
 
+/// A script that says `ready`, and at `signal` runs `commands`. It looks for the signal again and
+/// again: bash loses one that comes when it is about to `wait`.
+fn trapping(signal: &str, commands: &str) -> String {
+    format!("trap '{commands}' {signal}; echo ready; while :; do sleep 0.1; done")
+}
+
 #[test]
 fn when_it_is_killed_the_launch_command_is_told() {
-    let mut kept = Kept::shell("trap 'echo told; exit' HUP; echo ready; sleep 600 & wait");
+    let mut kept = Kept::shell(&trapping("HUP", "echo told; exit"));
     kept.expect_started();
     kept.line();
     kill(Pid::from_raw(kept.pid), Signal::SIGKILL).expect("kill");
