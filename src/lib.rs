@@ -11,7 +11,7 @@
 //! proxy   in_job   selftest   keeper   cleanup   configuration
 //! transfer   launch
 //! reactor   logging   sys                       system calls live here and above
-//! job_watch                                               pure
+//! job_watch   node_names                                  pure
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
 //! admission   reach   slurm                               pure
 //! ```
@@ -30,6 +30,7 @@ pub mod job_watch;
 pub mod keeper;
 pub mod launch;
 pub mod logging;
+pub mod node_names;
 pub mod opening;
 pub mod options;
 pub mod process_tree;

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use support::processes::Process;
-use support::tcp::{Server, connect, half_close, noise, read_all, read_exactly, reset};
+use support::tcp::{
+    Server, assert_sent_away, connect, half_close, noise, read_all, read_exactly, reset,
+};
 use support::{BOUND, Program, Session, skipped};
 
 /// A proxy whose job is a bash, a server of the test's, and the port that the client dials.
@@ -34,21 +36,6 @@ fn on_node(program: Program, name: &str) -> Program {
     program
         .direct()
         .stand_in("uname", &format!("#!/bin/sh\necho {name}\n"))
-}
-
-/// A connection that leads nowhere is ended, as early as in connect(2) or by a read.
-#[track_caller]
-fn assert_sent_away(port: u16) {
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let Ok(mut client) = TcpStream::connect_timeout(&address, BOUND) else {
-        return;
-    };
-    client.set_read_timeout(Some(BOUND)).expect("SO_RCVTIMEO");
-    match client.read(&mut [0]) {
-        Ok(0) => {}
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        other => panic!("expected the end of the connection, got {other:?}"),
-    }
 }
 
 fn memory_peak_kib(session: &Session) -> u64 {

@@ -1,5 +1,5 @@
 //! The question that the job's shell answers before it reads the client's first byte: where does it
-//! run, and in which job. Echo and answer are taken out of what the client gets.
+//! run, in which job, and what does Slurm call the node. Echo and answer are taken out of what the client gets.
 //!
 //! The line works in sh, dash, bash, zsh, csh, tcsh and the Korn shells (measured). Both the echo
 //! and the answer begin with a byte that ends no ordinary prompt, so a prompt or a motd that stands
@@ -15,7 +15,8 @@ use bstr::ByteSlice;
 const ECHO: &[u8] = b"\\echo ";
 /// How a trace of the line goes on before the marker.
 const TRACE: &[u8] = b"echo ";
-/// Most bytes of an answer: a host name has at most 64 of them, a job's id 10.
+/// Most bytes of an answer: a host name has at most 64 of them, a job's id 10, Slurm's name of a
+/// node as many as a host name.
 const ANSWER: usize = 256;
 /// `@` and 32 hexadecimal digits.
 const MARKER: usize = 33;
@@ -35,6 +36,8 @@ pub struct ProbeAnswer {
     pub node: Vec<u8>,
     /// What `SLURM_JOB_ID` holds there, if anything.
     pub job: Option<Vec<u8>>,
+    /// What `SLURMD_NODENAME` holds there, if anything: Slurm's name of the node.
+    pub slurm_node: Option<Vec<u8>>,
 }
 
 /// One step's answer.
@@ -61,7 +64,7 @@ impl Probe {
             place.copy_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
         }
         let mut line = echo.to_vec();
-        line.extend_from_slice(b":`uname -n`:`printenv SLURM_JOB_ID`:");
+        line.extend_from_slice(b":`uname -n`:`printenv SLURM_JOB_ID`:`printenv SLURMD_NODENAME`:");
         if let Some(shell) = shell.filter(|shell| is_plain(shell.as_bytes())) {
             // `$?shell` is 1 in csh and tcsh, and the last status with a word behind it elsewhere.
             let restore =
@@ -272,22 +275,23 @@ impl ProbeFilter {
     }
 }
 
-/// `:NODE:JOB:` or `:WORD:`, and the line's end.
+/// `:NODE:JOB:SLURM_NODE:` or `:WORD:`, and the line's end.
 fn parse(line: &[u8]) -> Option<Line> {
     let line = line.trim_end_with(|end| end == '\r' || end == '\n');
-    let mut fields = line
-        .strip_prefix(b":")?
-        .strip_suffix(b":")?
-        .split(|b| *b == b':');
-    let (first, job, rest) = (fields.next()?, fields.next(), fields.next());
-    let is_valid = !first.is_empty() && is_plain(first) && job.is_none_or(is_plain);
-    (is_valid && rest.is_none()).then(|| match job {
-        None => Line::Word(first.to_vec()),
-        Some(job) => Line::Answer(ProbeAnswer {
-            node: first.to_vec(),
-            job: (!job.is_empty()).then(|| job.to_vec()),
-        }),
-    })
+    let inner = line.strip_prefix(b":")?.strip_suffix(b":")?;
+    let fields: Vec<&[u8]> = inner.split(|byte| *byte == b':').collect();
+    let is_word = |field: &[u8]| !field.is_empty() && is_plain(field);
+    let some = |field: &[u8]| is_word(field).then(|| field.to_vec());
+    match fields[..] {
+        [word] => some(word).map(Line::Word),
+        // Without its name by Slurm a node is a node; without the job's id something is wrong.
+        [node, job, slurm_node] if is_plain(job) => Some(Line::Answer(ProbeAnswer {
+            node: some(node)?,
+            job: some(job),
+            slurm_node: some(slurm_node),
+        })),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -333,25 +337,33 @@ mod tests {
         (out, answers, words)
     }
 
-    fn answer(node: &str, job: Option<&str>) -> ProbeAnswer {
+    fn answer(node: &str, job: Option<&str>, slurm_node: Option<&str>) -> ProbeAnswer {
         ProbeAnswer {
             node: node.into(),
             job: job.map(Into::into),
+            slurm_node: slurm_node.map(Into::into),
         }
     }
 
     #[test]
     fn the_answer_is_taken_out_wherever_it_stands() {
         let marker = marker();
-        for (text, rest, job) in [
-            (format!("{marker}:node1:12:\nnext"), "next", Some("12")),
-            (format!("motd $ {marker}:node1::\r\n"), "motd $ ", None),
-            (format!("a\n{marker}:node1::\nb\n"), "a\nb\n", None),
+        for (fields, before, behind, job, slurm_node) in [
+            (":node1:12:n1:\n", "", "next", Some("12"), Some("n1")),
+            (":node1:12::\n", "a\n", "b\n", Some("12"), None),
+            (":node1:::\r\n", "motd $ ", "", None, None),
+            // What Slurm would call no node is none.
+            (":node1::n1 n2:\n", "", "", None, None),
         ] {
+            let text = format!("{before}{marker}{fields}{behind}");
+            let rest = format!("{before}{behind}");
             let (out, answers) = filtered(&[text.as_bytes()]);
             assert_eq!(
                 (out.as_bstr(), answers),
-                (rest.into(), vec![answer("node1", job)]),
+                (
+                    rest.as_bytes().as_bstr(),
+                    vec![answer("node1", job, slurm_node)]
+                ),
                 "{text}"
             );
         }
@@ -371,7 +383,7 @@ mod tests {
     #[test]
     fn a_trace_is_taken_out_and_the_answer_behind_it_too() {
         let marker = marker();
-        let text = format!("+ echo {marker}:n:1:\n{marker}:n:1:\nx");
+        let text = format!("+ echo {marker}:n:1::\n{marker}:n:1::\nx");
         let (out, answers) = filtered(&[text.as_bytes()]);
         assert_eq!((out.as_bstr(), answers.len()), ("+ echo x".into(), 2));
     }
@@ -380,7 +392,7 @@ mod tests {
     fn further_questions_are_answered_by_words_and_their_traces_show_nothing() {
         let marker = marker();
         let text = format!(
-            "{marker}:n:1:\n\\echo {marker}-secret | sh -c x\n+ echo {marker}-secret\n+ sh -c x\n\
+            "{marker}:n:1::\n\\echo {marker}-secret | sh -c x\n+ echo {marker}-secret\n+ sh -c x\n\
              {marker}:up:\n{marker}:down:\n"
         );
         let (out, answers, words) = filtered_of(2, &[text.as_bytes()]);
@@ -393,14 +405,27 @@ mod tests {
         );
         assert_eq!(
             (answers, words),
-            (vec![answer("n", Some("1"))], vec![b"up".to_vec()])
+            (vec![answer("n", Some("1"), None)], vec![b"up".to_vec()])
         );
     }
 
     #[test]
     fn what_is_neither_answer_nor_word_is_taken_out_and_tells_nothing() {
         for rest in [
-            "", ":", "::", ":::", "::1:", ":n", "n:", ":n:1:2:", ":a b:", "-x:y:",
+            "",
+            ":",
+            "::",
+            ":::",
+            "::::",
+            "::1:2:",
+            ":n",
+            "n:",
+            ":n:1:",
+            ":n:1:2:3:",
+            ":a b:",
+            ":a b:1:2:",
+            ":n:a b:2:",
+            "-x:y:",
         ] {
             let text = format!("a {}{rest}\nb", marker());
             let (out, answers, words) = filtered_of(1, &[text.as_bytes()]);
@@ -440,7 +465,7 @@ mod tests {
     #[test]
     fn a_trace_is_known_wherever_it_is_cut() {
         let marker = marker();
-        let text = format!("+ echo {marker}:n:1:\n{marker}:n:1:\nx");
+        let text = format!("+ echo {marker}:n:1::\n{marker}:n:1::\nx");
         for at in 0..text.len() {
             let (before, behind) = text.as_bytes().split_at(at);
             let (out, answers) = filtered(&[before, behind]);
@@ -494,7 +519,7 @@ mod tests {
         #[test]
         fn any_split_gives_the_same(
             parts in proptest::collection::vec(prop_oneof![
-                Just(marker()), Just("echo ".to_owned()), Just(format!("{}:n:1:\n", marker())),
+                Just(marker()), Just("echo ".to_owned()), Just(format!("{}:n:1::\n", marker())),
                 Just(format!("{}:w:\n", marker())), Just("\\echo ".to_owned()),
                 Just("@".to_owned()), Just("\\".to_owned()), Just(marker()[..9].to_owned()),
                 "[a-c:\n]{0,4}",

@@ -14,9 +14,9 @@ use crate::relay::{Close, Pool};
 use crate::sys::tcp::{self, Unconnected};
 use crate::transfer::{self, End, Means, Pipes, Transfer};
 
-use super::backend::Backend;
+use super::backend::{Backend, Way};
 use super::door::Door;
-use super::errand::{Errand, Errands, Watch};
+use super::errand::{Errands, Watch};
 use super::in_job::{self, InJob, State};
 use super::listeners::Listeners;
 use super::{Owner, Source};
@@ -30,8 +30,10 @@ const RESERVED: usize = 96 + in_job::DESCRIPTORS;
 const ACCEPTS: usize = 64;
 /// How long accepting pauses where descriptors ran out, unless one becomes free before.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a connection to the node may take, all its addresses together.
+/// How long a connection to the node may take, all its addresses together; and how long while no name
+/// of the node has answered.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const NAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// One client's connection.
 struct Forward {
@@ -42,6 +44,8 @@ struct Forward {
     peer: SocketAddr,
     /// The number of the order that was given to the relay in the job.
     ordered: Option<u64>,
+    /// The addresses of the node that have failed.
+    tried: Vec<IpAddr>,
     stage: Stage,
 }
 
@@ -52,12 +56,11 @@ enum Stage {
         /// The socket for the other end: a client is only taken where there is one.
         spare: Option<Unconnected>,
     },
-    /// Under way to the address with the index `attempt`.
+    /// Under way to this address of the node.
     Connecting {
         client: End,
         server: End,
-        attempt: usize,
-        began: Instant,
+        to: IpAddr,
     },
     /// Ordered of the relay in the job, whose connection is not here yet.
     Ordered {
@@ -95,6 +98,17 @@ pub(super) struct Net<'a> {
     pub(super) door: &'a mut Door,
     /// Where connections go through a relay in the job, or that is not known yet.
     pub(super) in_job: &'a mut Option<InJob>,
+}
+
+impl Net<'_> {
+    /// How far the way to the node is known; what is missing is under way.
+    fn seek(&mut self) -> Way {
+        let mut watch = Watch {
+            reactor: self.reactor,
+            deadlines: self.deadlines,
+        };
+        self.backend.seek(self.errands, &mut watch)
+    }
 }
 
 impl Forwards {
@@ -203,8 +217,17 @@ impl Forwards {
         }
     }
 
-    /// The node cannot be reached by name: whoever waited for it is sent away.
-    pub(super) fn fail_parked(&mut self, net: &mut Net<'_>) {
+    /// Goes on with the way to the node, as far as it goes without waiting.
+    pub(super) fn seek(&mut self, net: &mut Net<'_>) {
+        match net.seek() {
+            Way::Known => self.unpark(net),
+            Way::Sought => {}
+            Way::None => self.fail_parked(net),
+        }
+    }
+
+    /// No name leads to the node: whoever waited for it is sent away.
+    fn fail_parked(&mut self, net: &mut Net<'_>) {
         for index in 0..self.table.len() {
             let waits = self
                 .listener_of(index)
@@ -250,7 +273,7 @@ impl Forwards {
                     match tcp::connected(&server.0) {
                         Ok(Some(())) => self.relay(index, net),
                         Ok(None) => {}
-                        Err(error) => self.next_address(index, &error, net),
+                        Err(error) => self.next_address(index, error, net),
                     }
                 }
             }
@@ -265,7 +288,7 @@ impl Forwards {
                 stage: Stage::Ordered { .. },
                 ..
             })) => self.fail(index, &error, net),
-            _ => self.next_address(index, &error, net),
+            _ => self.next_address(index, error, net),
         }
     }
 
@@ -315,6 +338,7 @@ impl Forwards {
             listener,
             peer,
             ordered: None,
+            tried: Vec::new(),
             stage,
         });
         match self.table.get_mut(index) {
@@ -340,90 +364,100 @@ impl Forwards {
             Some(State::Awaited) => return,
             Some(_) => return self.order(index, port, net),
         }
-        if net.backend.addresses().is_empty() {
-            let mut watch = Watch {
-                reactor: net.reactor,
-                deadlines: net.deadlines,
-            };
-            if !net.backend.look_up(net.errands, &mut watch)
-                && !net.errands.is_under_way(Errand::Lookup)
-                && net.backend.node().is_some()
-            {
-                self.close(index, Close::Reset, net);
-            }
-            return;
-        }
-        self.attempt(index, 0, Instant::now(), net);
+        // Somebody new may find what the others did not.
+        net.backend.begin_again();
+        self.advance(index, ErrorKind::TimedOut.into(), net);
     }
 
-    /// Tries the node's addresses from the one with the index `first` on, until one is under way.
-    fn attempt(&mut self, index: usize, first: usize, began: Instant, net: &mut Net<'_>) {
-        let mut failure = io::Error::from(ErrorKind::TimedOut);
-        for attempt in first..net.backend.addresses().len() {
-            let Some(to) = self.target(index, attempt, net) else {
-                return;
-            };
-            let spare = match self.table.get_mut(index) {
-                Some(Some(Forward {
-                    stage: Stage::Parked { spare, .. },
-                    ..
-                })) => spare.take(),
-                _ => None,
-            };
-            let connected = tcp::connect_to(to, spare).and_then(|stream| {
-                let token = net
-                    .reactor
-                    .register(stream.as_fd(), Source::Server(index))?;
-                Ok((stream, token))
-            });
-            match connected {
-                Ok(server) => {
-                    // Each address gets an even share of the time that is left.
-                    let untried = net.backend.addresses().len() - attempt;
-                    let now = Instant::now();
-                    let rest = (began + CONNECT_LIMIT).saturating_duration_since(now);
-                    let at = now + rest / u32::try_from(untried).unwrap_or(u32::MAX);
-                    net.deadlines.set(Owner::Connect(index), Some(at));
-                    self.restage(index, |client| Stage::Connecting {
-                        client,
-                        server,
-                        attempt,
-                        began,
-                    });
-                    return;
-                }
-                Err(error) => failure = error,
+    /// Takes a parked connection, whose last attempt has ended with `error`, to the next address that
+    /// it has not tried; it stays parked while none is known.
+    fn advance(&mut self, index: usize, mut error: io::Error, net: &mut Net<'_>) {
+        loop {
+            match net.seek() {
+                Way::Known => {}
+                Way::Sought => return,
+                Way::None => return self.close(index, Close::Reset, net),
             }
+            let Some(to) = self.target(index, net) else {
+                match net.backend.unanswered(&error) {
+                    true => continue,
+                    false => return self.fail(index, &error, net),
+                }
+            };
+            match self.begin(index, to, net) {
+                Ok(()) => return,
+                // That says nothing of the node.
+                Err(error) if is_exhaustion(&error) => return self.fail(index, &error, net),
+                Err(failure) => error = failure,
+            }
+            self.failed(index, to.ip(), &error, net);
         }
-        self.fail(index, &failure, net);
+    }
+
+    /// Where the connection `index` goes next.
+    fn target(&self, index: usize, net: &Net<'_>) -> Option<SocketAddr> {
+        let forward = self.table.get(index)?.as_ref()?;
+        let port = net.listeners.get(forward.listener)?.backend?;
+        let mut addresses = net.backend.addresses().iter();
+        let ip = addresses.find(|address| !forward.tried.contains(address))?;
+        Some(SocketAddr::new(*ip, port))
+    }
+
+    /// Begins to connect a parked connection to this address.
+    fn begin(&mut self, index: usize, to: SocketAddr, net: &mut Net<'_>) -> io::Result<()> {
+        let spare = match self.table.get_mut(index) {
+            Some(Some(Forward {
+                stage: Stage::Parked { spare, .. },
+                ..
+            })) => spare.take(),
+            _ => None,
+        };
+        let stream = tcp::connect_to(to, spare)?;
+        let source = Source::Server(index);
+        let token = net.reactor.register(stream.as_fd(), source)?;
+        let limit = match net.backend.is_settled() {
+            true => CONNECT_LIMIT,
+            false => NAME_LIMIT,
+        };
+        // Each address gets an even share of the time.
+        let share = u32::try_from(net.backend.addresses().len()).unwrap_or(u32::MAX);
+        let at = Instant::now() + limit / share.max(1);
+        net.deadlines.set(Owner::Connect(index), Some(at));
+        self.restage(index, |client| Stage::Connecting {
+            client,
+            server: (stream, token),
+            to: to.ip(),
+        });
+        Ok(())
+    }
+
+    /// The connection `index` has not reached the address `ip`.
+    fn failed(&mut self, index: usize, ip: IpAddr, error: &io::Error, net: &mut Net<'_>) {
+        if let Some(Some(forward)) = self.table.get_mut(index) {
+            forward.tried.push(ip);
+        }
+        if is_refusal(error) {
+            net.backend.refused(ip);
+        }
     }
 
     /// The address under way has failed with `error`.
-    fn next_address(&mut self, index: usize, error: &io::Error, net: &mut Net<'_>) {
+    fn next_address(&mut self, index: usize, error: io::Error, net: &mut Net<'_>) {
         let Some(Some(forward)) = self.table.get_mut(index) else {
             return;
         };
-        let Stage::Connecting {
-            server,
-            attempt,
-            began,
-            ..
-        } = &forward.stage
-        else {
+        let Stage::Connecting { server, to, .. } = &forward.stage else {
             return;
         };
-        let (next, began) = (attempt + 1, *began);
+        let to = *to;
         net.reactor.forget(server.1);
         net.deadlines.set(Owner::Connect(index), None);
         self.restage(index, |client| Stage::Parked {
             client,
             spare: None,
         });
-        if next < net.backend.addresses().len() {
-            self.attempt(index, next, began, net);
-        } else {
-            self.fail(index, error, net);
-        }
+        self.failed(index, to, &error, net);
+        self.advance(index, error, net);
     }
 
     fn relay(&mut self, index: usize, net: &mut Net<'_>) {
@@ -431,12 +465,10 @@ impl Forwards {
         let Some(Some(forward)) = self.table.get_mut(index) else {
             return;
         };
-        let Stage::Connecting { attempt, .. } = &forward.stage else {
+        let Stage::Connecting { to, .. } = &forward.stage else {
             return;
         };
-        if let Some(address) = net.backend.addresses().get(*attempt).copied() {
-            net.backend.answered(address);
-        }
+        net.backend.connected(*to);
         log::debug!("#{} connected", forward.number);
         let Some(forward) = self.table[index].take() else {
             return;
@@ -460,12 +492,6 @@ impl Forwards {
             };
             self.table[index] = Some(forward);
         }
-    }
-
-    fn target(&self, index: usize, attempt: usize, net: &Net<'_>) -> Option<SocketAddr> {
-        let listener = net.listeners.get(self.listener_of(index)?)?;
-        let ip: IpAddr = *net.backend.addresses().get(attempt)?;
-        Some(SocketAddr::new(ip, listener.backend?))
     }
 
     /// The backend cannot be reached: the client learns it at once, the log once for each listener.
@@ -531,6 +557,15 @@ impl Forwards {
             self.resume(net);
         }
     }
+}
+
+/// Whether `error` says that somebody was there: a node without its server. Any other one says that
+/// nobody was.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
 }
 
 /// Whether `error` says that descriptors or memory ran out, here or in the whole system.

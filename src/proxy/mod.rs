@@ -542,7 +542,7 @@ impl Proxy {
         }
         self.deadlines.set(Owner::Silence, None);
         self.watch.runs(answer.node.as_bstr(), now);
-        self.backend.set_node(answer.node.into(), is_here);
+        self.backend.set_node(&answer, is_here);
         self.session.tell(Event::AnnouncementReleased, now);
         self.go_on(|opening| opening.begin(now));
         if self.in_job.is_none() {
@@ -552,14 +552,10 @@ impl Proxy {
         self.hear(stream.other(), now);
     }
 
-    /// Looks the node's addresses up, where they are not known.
+    /// Looks for the way to the node, before anybody needs it.
     fn look_up(&mut self) {
-        let (_, net) = self.net();
-        let mut watch = Watch {
-            reactor: net.reactor,
-            deadlines: net.deadlines,
-        };
-        net.backend.look_up(net.errands, &mut watch);
+        let (forwards, mut net) = self.net();
+        forwards.seek(&mut net);
     }
 
     /// Gives the shell what the opening's next `step` has for it, and then the client's bytes.

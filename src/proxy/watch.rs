@@ -103,19 +103,9 @@ impl Proxy {
                 self.watch.cancelled_by(uid, own);
             }
             Errand::Lookup => {
-                let is_found = match answer {
-                    Some(answer) => self.backend.looked_up(answer),
-                    None => {
-                        self.backend.give_up();
-                        false
-                    }
-                };
+                self.backend.looked_up(answer);
                 let (forwards, mut net) = self.net();
-                if is_found {
-                    forwards.unpark(&mut net);
-                } else {
-                    forwards.fail_parked(&mut net);
-                }
+                forwards.seek(&mut net);
             }
         }
     }

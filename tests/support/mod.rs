@@ -212,7 +212,7 @@ impl Program {
         command.env("SHELL", "/bin/bash");
         command.env_remove("RUST_LOG").env_remove("XDG_CONFIG_HOME");
         for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"SLURM_") {
+            if name.as_encoded_bytes().starts_with(b"SLURM") {
                 command.env_remove(name);
             }
         }

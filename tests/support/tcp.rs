@@ -30,9 +30,18 @@ impl Server {
 
     /// Listens on `host`, if that is an address of this machine.
     pub fn on_if_possible(host: &str) -> Option<Self> {
-        let listener = TcpListener::bind((host, 0)).ok()?;
-        listener.set_nonblocking(true).expect("F_SETFL on a socket");
-        Some(Self { listener })
+        Self::bound(host, 0).ok()
+    }
+
+    /// Listens on this port of `host`.
+    pub fn at(host: &str, port: u16) -> Self {
+        Self::bound(host, port).expect("a port that nobody else has")
+    }
+
+    fn bound(host: &str, port: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((host, port))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener })
     }
 
     /// Its port.
@@ -67,6 +76,19 @@ impl Server {
             let mut watched = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut watched, timeout);
         }
+    }
+}
+
+/// The proxy resets a connection that leads nowhere, as early as in connect(2) or under a read.
+#[track_caller]
+pub fn assert_sent_away(port: u16) {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let Ok(stream) = TcpStream::connect_timeout(&address, BOUND) else {
+        return;
+    };
+    match bounded(stream).read(&mut [0]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => panic!("expected a reset of the connection, got {other:?}"),
     }
 }
 

@@ -1,0 +1,160 @@
+//! Which of the node's names leads to it: what the shell printed first, then the others, until one
+//! answers.
+//!
+//! The job is a `bash` on this host. An address may stand for a name; all of 127.0.0.0/8 is this host,
+//! and a multicast address is one that nothing can be connected to.
+
+mod support;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use support::tcp::{Server, assert_sent_away, connect, read_exactly};
+use support::{Program, Session};
+
+/// Leads nowhere, which is known at once.
+const UNREACHABLE: &str = "224.0.0.1";
+
+/// A direct session whose shell prints `node` as its node's name; the log is at level info on stderr.
+fn on_node(node: &str) -> Program {
+    Program::proxy()
+        .direct()
+        .arg("-v")
+        .stand_in("uname", &format!("#!/bin/sh\necho {node}\n"))
+}
+
+/// Starts it with a bash for a job.
+fn start(program: Program) -> Session {
+    program.args(["--", "bash"]).start()
+}
+
+/// What a client sends before anybody is reached comes whole, and so does the answer.
+#[track_caller]
+fn exchange(port: u16, server: &Server) {
+    let mut client = connect(port);
+    client.write_all(b"from the first byte").expect("write");
+    let mut peer = server.accept();
+    assert_eq!(read_exactly(&peer, 19), b"from the first byte");
+    peer.write_all(b"and back").expect("write");
+    assert_eq!(read_exactly(&client, 8), b"and back");
+}
+
+/// Everything on stderr that tells of the node's names, once the session has ended.
+#[track_caller]
+fn told(mut session: Session) -> Vec<String> {
+    session.send("exit 0\n");
+    let end = session.wait_for_code(0);
+    session.assert_nothing_left();
+    let lines = end.stderr_text();
+    let is_told = |line: &&str| line.contains("uname -n") || line.contains("answers as");
+    let level = |line: &str| line.replacen("vscode-shell-proxy: ", "", 1);
+    lines.lines().filter(is_told).map(level).collect()
+}
+
+#[test]
+fn the_name_that_the_shell_printed_is_enough_where_it_answers() {
+    let server = Server::on("127.0.0.2");
+    let mut session = start(on_node("127.0.0.2").env("SLURMD_NODENAME", "127.0.0.3"));
+    let port = session.announce(server.port());
+    exchange(port, &server);
+    exchange(port, &server);
+    assert_eq!(
+        told(session),
+        ["info: the node answers as 127.0.0.2 (uname -n)"]
+    );
+}
+
+#[test]
+fn a_name_that_does_not_resolve_gives_way_to_slurms_name() {
+    let server = Server::on("127.0.0.2");
+    let mut session = start(on_node("node.invalid").env("SLURMD_NODENAME", "127.0.0.2"));
+    exchange(session.announce(server.port()), &server);
+    let faults = "node.invalid (uname -n) has no address here";
+    assert_eq!(
+        told(session),
+        [
+            format!("info: {faults}; trying 127.0.0.2 (SLURMD_NODENAME)"),
+            "info: the node answers as 127.0.0.2 (SLURMD_NODENAME)".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_name_that_is_unreachable_gives_way_and_the_result_is_kept() {
+    let server = Server::on("127.0.0.2");
+    let mut session = start(on_node(UNREACHABLE).env("SLURMD_NODENAME", "127.0.0.2"));
+    let port = session.announce(server.port());
+    // Several at a time, as a client does it, and more afterwards.
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| exchange(port, &server));
+        }
+    });
+    exchange(port, &server);
+    let lines = told(session);
+    let [gave_way, answers] = &lines[..] else {
+        panic!("expected two lines, got {lines:?}")
+    };
+    assert!(
+        gave_way.starts_with("warn: 224.0.0.1 (uname -n) does not answer: Network is unreachable")
+            && gave_way.ends_with("; trying 127.0.0.2 (SLURMD_NODENAME)"),
+        "{gave_way}"
+    );
+    assert!(answers.contains("127.0.0.2 (SLURMD_NODENAME)"), "{answers}");
+}
+
+#[test]
+fn a_name_that_keeps_silent_gives_way_after_a_while() {
+    // A listener with a full backlog drops what comes, as a firewall does.
+    let silent = TcpListener::bind(("127.0.0.2", 0)).expect("a listener");
+    rustix::net::listen(&silent, 0).expect("a shorter backlog");
+    let at = silent.local_addr().expect("bound");
+    let _one = TcpStream::connect(at).expect("the first one finds room");
+    let server = Server::at("127.0.0.3", at.port());
+    let mut session = start(on_node("127.0.0.2").env("SLURMD_NODENAME", "127.0.0.3"));
+    let port = session.announce(at.port());
+    // One that leaves again, and one that waits.
+    drop(connect(port));
+    exchange(port, &server);
+    exchange(port, &server);
+    let lines = told(session);
+    let silence = "warn: 127.0.0.2 (uname -n) does not answer: timed out; trying 127.0.0.3";
+    assert!(lines[0].starts_with(silence), "{lines:?}");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
+#[test]
+fn a_refused_connection_is_an_answer_and_no_other_name_is_tried() {
+    let server = Server::on("127.0.0.3");
+    let mut session = start(on_node("127.0.0.2").env("SLURMD_NODENAME", "127.0.0.3"));
+    let port = session.announce(server.port());
+    assert_sent_away(port);
+    session.await_stderr("the server has ended");
+    assert!(server.accept_within(Duration::ZERO).is_none());
+    // Its server comes later: nothing has to be found out again.
+    let late = Server::at("127.0.0.2", server.port());
+    exchange(port, &late);
+    assert_eq!(
+        told(session),
+        ["info: the node answers as 127.0.0.2 (uname -n)"]
+    );
+}
+
+#[test]
+fn where_every_name_fails_clients_are_sent_away_and_one_line_says_why() {
+    let mut session = start(on_node("node.invalid").env("SLURMD_NODENAME", UNREACHABLE));
+    let port = session.announce(4711);
+    for _ in 0..3 {
+        assert_sent_away(port);
+    }
+    assert_eq!(session.ask("echo still here"), "still here");
+    let lines = told(session);
+    let errors: Vec<&String> = lines.iter().filter(|it| it.starts_with("error")).collect();
+    let [error] = errors[..] else {
+        panic!("expected one error, got {lines:?}")
+    };
+    let beginning = "error: connections to the node fail: node.invalid (uname -n) has no address here; \
+                     224.0.0.1 (SLURMD_NODENAME) does not answer: ";
+    assert!(error.starts_with(beginning), "{error}");
+}
