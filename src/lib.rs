@@ -9,7 +9,7 @@
 //! ```text
 //! bin/*
 //! proxy   in_job   selftest   keeper   cleanup   configuration
-//! transfer   launch
+//! transfer   launch   home_copy
 //! reactor   logging   sys                       system calls live here and above
 //! job_watch   node_names                                  pure
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
@@ -24,6 +24,7 @@ pub mod age;
 pub mod cleanup;
 pub mod configuration;
 pub mod ending;
+pub mod home_copy;
 pub mod in_job;
 pub mod intercept;
 pub mod job_watch;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub struct Step<Q> {
     /// What its owner calls it.
     pub name: Q,
-    /// What the shell gets: whole lines.
+    /// What the shell gets: whole lines, or nothing where it is somebody else who answers.
     pub text: Vec<u8>,
     /// How long the answer may take.
     pub limit: Duration,
@@ -75,6 +75,16 @@ impl<Q: Copy + PartialEq> Opening<Q> {
         self.ask(now)
     }
 
+    /// The question `name`, which is under way, was answered at `now` so that another one takes its
+    /// place: what the shell gets next, if anything.
+    pub fn follow_up(&mut self, name: Q, step: Step<Q>, now: Instant) -> Option<&[u8]> {
+        if !self.awaits(name) {
+            return None;
+        }
+        self.further[0] = step;
+        self.ask(now)
+    }
+
     /// Whether the question `name` is under way.
     pub fn awaits(&self, name: Q) -> bool {
         let current = self.further.front().filter(|_| self.has_begun);
@@ -104,6 +114,7 @@ impl<Q: Copy + PartialEq> Opening<Q> {
         let step = self.further.front();
         self.deadline = step.map(|step| now + step.limit);
         step.map(|step| step.text.as_slice())
+            .filter(|text| !text.is_empty())
     }
 }
 
@@ -145,6 +156,29 @@ mod tests {
         assert!(!opening.is_over());
         assert_eq!(opening.settle('b', now), None);
         assert_eq!((opening.is_over(), opening.deadline()), (true, None));
+    }
+
+    #[test]
+    fn an_answer_may_lead_to_another_question_in_its_place() {
+        let now = Instant::now();
+        let mut opening = opening("ab");
+        let step = |name, text: &str| Step {
+            name,
+            text: text.into(),
+            limit: 2 * LIMIT,
+        };
+        assert_eq!(opening.follow_up('a', step('x', "x\n"), now), None);
+        opening.begin(now);
+        // One that somebody else answers, and then the first one again.
+        assert_eq!(opening.follow_up('a', step('c', ""), now), None);
+        assert!(opening.awaits('c') && !opening.awaits('a'));
+        assert_eq!(opening.deadline(), Some(now + 2 * LIMIT));
+        let now = now + LIMIT;
+        let again = opening.follow_up('c', step('a', "again\n"), now);
+        assert_eq!(again, Some(&b"again\n"[..]));
+        assert_eq!(opening.deadline(), Some(now + 2 * LIMIT));
+        assert_eq!(opening.settle('a', now), Some(&b"b\n"[..]));
+        assert!(!opening.is_over());
     }
 
     #[test]

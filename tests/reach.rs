@@ -7,7 +7,8 @@ mod support;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -22,7 +23,10 @@ const BUILD: &str = env!("CARGO_BIN_EXE_vscode-shell-proxy");
 /// The proxy, with this value of `--reach`, whose job is on a node without an address.
 fn proxy(reach: &str) -> Program {
     let program = Program::proxy().logged().args(["--reach", reach]);
-    program.stand_in("uname", "#!/bin/sh\necho node.invalid\n")
+    program.stand_in(
+        "uname",
+        "#!/bin/sh\n[ $1 = -n ] && echo node.invalid || exec /usr/bin/uname \"$@\"\n",
+    )
 }
 
 /// A job whose shell gets another line than the one that starts the relay.
@@ -73,6 +77,21 @@ fn relay(session: &mut Session) -> Process {
             _ => None,
         }
     })
+}
+
+/// What an edit of the line takes away: the program at its path; and each copy of it, too.
+fn hidden_at(path: &str) -> String {
+    format!("s|test -x {path} |false |")
+}
+const ALL_HIDDEN: &str = "s|test -x [^ ]* |false |";
+
+/// The copies of the program in this directory.
+fn copies(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory.join("vscode-shell-proxy"));
+    let entries = entries.expect("the directory of the copies");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
 }
 
 /// What the shell got that starts the relay.
@@ -202,12 +221,13 @@ fn where_a_relay_is_demanded_and_cannot_run_the_session_ends_before_the_bootstra
     let foreign = directory.path().join("foreign");
     let head = [b"\x7fELF\x01\x02\x01".to_vec(), vec![0; 57]].concat();
     fs::write(&foreign, head).expect("write");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&foreign, mode).expect("chmod");
+    fs::set_permissions(&foreign, PermissionsExt::from_mode(0o755)).expect("chmod");
     let foreign = format!("s|{BUILD}|{}|g", foreign.display());
+    let stranger = "s|`uname -m`|m68k|".to_owned();
     for (edit, why) in [
-        (format!("s|test -x {BUILD} |false |"), "is not on the node"),
+        (ALL_HIDDEN.to_owned(), "neither this program nor its copy"),
         (foreign, "cannot execute"),
+        (stranger, "the node is no "),
         ("/reach-/d".to_owned(), "within 3 s"),
     ] {
         let mut session = proxy("in-job").args(bash_behind(&edit)).start();
@@ -226,13 +246,19 @@ fn where_a_relay_is_demanded_and_cannot_run_the_session_ends_before_the_bootstra
 
 #[test]
 fn without_a_relay_auto_goes_directly_and_says_why_once() {
-    for (edit, why) in [
-        (format!("s|test -x {BUILD} |false |"), "is not on the node"),
-        ("/reach-/d".to_owned(), "within 3 s"),
-    ] {
+    let hidden = hidden_at(BUILD);
+    let cases = [
+        (ALL_HIDDEN, 0o700, "neither this program nor its copy"),
+        (&hidden, 0o755, "no copy of it can be made: cannot open"),
+        ("/reach-/d", 0o700, "within 3 s"),
+    ];
+    for (edit, mode, why) in cases {
         let server = Server::on("127.0.0.1");
         let program = Program::proxy().logged().args(["--reach", "auto"]);
-        let mut session = program.args(bash_behind(&edit)).start();
+        let directory = program.path("home/.cache/vscode-shell-proxy");
+        fs::create_dir_all(&directory).expect("a directory of the test's own");
+        fs::set_permissions(&directory, PermissionsExt::from_mode(mode)).expect("chmod");
+        let mut session = program.args(bash_behind(edit)).start();
         exchange(session.announce(server.port()), &server);
         session.end_stdin();
         let end = session.wait_for_code(0);
@@ -240,6 +266,59 @@ fn without_a_relay_auto_goes_directly_and_says_why_once() {
         assert!(told == 1 && end.log.contains(why), "{}", end.log);
         session.assert_nothing_left();
     }
+}
+
+#[test]
+fn where_the_node_lacks_the_program_a_copy_in_the_cache_is_the_relay() {
+    let cache = tempfile::tempdir().expect("a directory");
+    let mut inode = None;
+    for chosen in [false, true, true] {
+        let server = Server::on("127.0.0.1");
+        let program = proxy("in-job");
+        let place = match chosen {
+            true => cache.path().to_owned(),
+            false => program.path("home/.cache"),
+        };
+        let program = match chosen {
+            true => program.env("XDG_CACHE_HOME", &place),
+            false => program,
+        };
+        let mut session = program.args(bash_behind(&hidden_at(BUILD))).start();
+        assert_eq!(session.ask("echo ready"), "ready");
+        exchange(session.announce(server.port()), &server);
+        let relay = relay(&mut session);
+        let [copy] = &copies(&place)[..] else {
+            panic!("{:?}", copies(&place));
+        };
+        assert!(relay.mentions(copy.to_str().expect("plain")), "{relay:?}");
+        let metadata = fs::metadata(copy).expect("it is there");
+        assert_eq!(metadata.mode() & 0o7777, 0o700);
+        if chosen {
+            let first = *inode.get_or_insert(metadata.ino());
+            assert_eq!(metadata.ino(), first, "it was made again");
+        }
+        assert_eq!(session.stderr_so_far(), "", "there is nothing to warn of");
+        session.end_stdin();
+        session.wait_for_code(0);
+        session.assert_nothing_left();
+    }
+}
+
+#[test]
+fn sessions_that_make_the_copy_at_once_all_get_a_relay() {
+    let cache = tempfile::tempdir().expect("a directory");
+    let start = || {
+        let program = proxy("in-job").env("XDG_CACHE_HOME", cache.path());
+        program.args(bash_behind(&hidden_at(BUILD))).start()
+    };
+    let mut sessions: Vec<Session> = (0..4).map(|_| start()).collect();
+    for session in &mut sessions {
+        assert_eq!(session.ask("echo ready"), "ready");
+        relay(session);
+        session.end_stdin();
+        session.wait_for_code(0);
+    }
+    assert_eq!(copies(cache.path()).len(), 1);
 }
 
 #[test]

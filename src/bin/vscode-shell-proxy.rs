@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use vscode_shell_proxy::options::{self, CommandLine, Request, UsageError};
 use vscode_shell_proxy::sys::login::login;
-use vscode_shell_proxy::{configuration, in_job, keeper, proxy, resolve, selftest};
+use vscode_shell_proxy::{configuration, home_copy, in_job, keeper, proxy, resolve, selftest};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
     }
     if args.next_if(|mode| mode == resolve::MODE).is_some() {
         return resolve::run(args).into();
+    }
+    if args.next_if(|mode| mode == home_copy::MODE).is_some() {
+        return home_copy::run().into();
     }
     if args
         .next_if(|mode| mode == selftest::server::MODE)

@@ -242,6 +242,15 @@ impl ProbeFilter {
         }
     }
 
+    /// One answer more is to come than was thought, to a question that is not asked yet.
+    pub fn expect_another(&mut self) {
+        self.answers += 1;
+        self.stops = false;
+        if self.state == State::Over {
+            self.state = State::Passing;
+        }
+    }
+
     /// Nothing of the probe will come on this stream any more; a line of it that has begun is still
     /// taken out. A filter stops by itself at the last answer that is no trace.
     pub fn stop(&mut self) {

@@ -32,6 +32,8 @@ pub(super) enum Errand {
     Job,
     /// Who ended the job.
     Account,
+    /// The copy of this program in the home directory.
+    Copy,
 }
 
 /// All errands that are under way.

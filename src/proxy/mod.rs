@@ -53,6 +53,7 @@ use in_job::InJob;
 use inlet::Inlet;
 use listeners::Listeners;
 use outlet::{Outlet, Said};
+use reach::Starter;
 use sink::Io;
 use startup::Startup;
 use watch::SlurmCommands;
@@ -120,6 +121,8 @@ enum Question {
     Startup,
     /// To start the relay; the relay's report is the answer.
     Relay,
+    /// Not the shell: an errand, for the copy of this program that the shell is then asked to start.
+    Copy,
 }
 
 /// Most bytes of log lines handed to stderr at one time; less than a block of its pool holds.
@@ -165,8 +168,8 @@ pub struct Proxy {
     reach: Reach,
     /// The relay in the job, from before its start on; `None` where connections go directly.
     in_job: Option<InJob>,
-    /// The relay got its time to prove itself.
-    waited_for_proof: bool,
+    /// What starts that relay.
+    starter: Option<Starter>,
     /// This machine's name, as `uname -n` prints it.
     here: Vec<u8>,
     unrecognised_told: bool,
@@ -273,6 +276,7 @@ impl Proxy {
                     match question {
                         Question::Startup => self.startup_overdue(now),
                         Question::Relay => self.relay_overdue(now),
+                        Question::Copy => self.copy_made(None, now),
                     }
                 }
             }

@@ -152,6 +152,11 @@ impl Outlet {
         self.allocation = None;
     }
 
+    /// The shell is to be asked once more than was thought.
+    pub(super) fn expect_another_answer(&mut self) {
+        self.filter.expect_another();
+    }
+
     /// Nothing of the probe will come any more.
     pub(super) fn stop_filtering(&mut self) {
         self.filter.stop();

@@ -2,20 +2,26 @@
 //! what follows from the relay's life and death.
 
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::home_copy;
 use crate::intercept::Probe;
 use crate::opening::Step;
 use crate::options::{Options, Reach};
-use crate::reach::{FAILED, GRACE, Instructions, MISSING, Report, Secret, UNREACHED, launch_line};
+use crate::reach::{
+    FAILED, FOREIGN, GRACE, Instructions, MISSING, Report, Secret, UNREACHED, launch_line,
+};
 use crate::reactor::Reactor;
 use crate::session::Event;
 
 use super::control::Line;
 use super::dial_back::DialBack;
+use super::errand::Errand;
 use super::in_job::{Dialled, InJob, State};
 use super::{Owner, Proxy, Question, Source};
 
@@ -24,14 +30,48 @@ const REPORT_LIMIT: Duration = Duration::from_secs(3);
 /// How much longer where somebody is about to prove to be the relay: one that was sent away then
 /// would take the session for lost.
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
+/// How long the copy of this program may take to be made: the client waits, and home directories may be
+/// slow.
+const COPY_LIMIT: Duration = Duration::from_secs(10);
 /// How long the end of the relay waits for the launch command's, which explains it.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a session has for a relay in its job, from the beginning on.
 pub(super) struct Means {
     pub(super) in_job: InJob,
-    /// What starts the relay.
+    pub(super) starter: Starter,
+    /// What asks the shell for the relay.
     pub(super) step: Step<Question>,
+}
+
+/// What starts the relay: this program on the node or, where that is missing, a copy of it.
+pub(super) struct Starter {
+    instructions: Instructions,
+    /// This machine's kind, as `uname -m` prints it.
+    machine: String,
+    /// Where the copy is that the node is asked for, once it was made.
+    copy: Option<PathBuf>,
+    /// The relay got its time to prove itself.
+    waited_for_proof: bool,
+}
+
+impl Starter {
+    /// The question for the shell by which `program` starts.
+    ///
+    /// # Errors
+    /// Its path cannot be told to every shell.
+    fn ask(&mut self, program: &Path) -> Result<Step<Question>, String> {
+        self.waited_for_proof = false;
+        let text = program
+            .to_str()
+            .and_then(|program| launch_line(&self.instructions, program, &self.machine));
+        let unnamed = || format!("the path {program:?} cannot be named in every shell");
+        Ok(Step {
+            name: Question::Relay,
+            text: text.ok_or_else(unnamed)?,
+            limit: REPORT_LIMIT,
+        })
+    }
 }
 
 /// Prepares for a relay in the job, where the options want one: `Ok(None)` where they do not.
@@ -60,24 +100,22 @@ pub(super) fn prepare(
     let (door, addresses) = DialBack::open(secret.clone(), host, ports, reactor)
         .map_err(|error| format!("cannot listen for a relay in the job: {error}"))?;
     log::info!("a relay in the job is to dial {addresses:?}");
-    let instructions = Instructions {
-        secret,
-        marker: probe.marker().to_owned(),
-        grace: GRACE,
-        addresses,
+    let mut starter = Starter {
+        instructions: Instructions {
+            secret,
+            marker: probe.marker().to_owned(),
+            grace: GRACE,
+            addresses,
+        },
+        machine: rustix::system::uname().machine().to_string_lossy().into(),
+        copy: None,
+        waited_for_proof: false,
     };
-    let text = program
-        .to_str()
-        .and_then(|program| launch_line(&instructions, program));
-    let text =
-        text.ok_or_else(|| format!("the path {program:?} cannot be named in every shell"))?;
+    let step = starter.ask(&program)?;
     Ok(Some(Means {
         in_job: InJob::new(door),
-        step: Step {
-            name: Question::Relay,
-            text,
-            limit: REPORT_LIMIT,
-        },
+        starter,
+        step,
     }))
 }
 
@@ -148,25 +186,73 @@ impl Proxy {
         if !self.opening.awaits(Question::Relay) {
             return;
         }
-        match word.to_str() {
-            Ok(MISSING) => self.go_directly(
-                "this program is not on the node, or may not be executed there",
-                now,
+        let Some(starter) = &self.starter else { return };
+        let why = match (word.to_str(), &starter.copy) {
+            (Ok(MISSING), None) => return self.make_copy(now),
+            (Ok(MISSING), Some(copy)) => format!(
+                "neither this program nor its copy {} is on the node, or may be executed there",
+                copy.display()
             ),
-            Ok(FAILED) => self.go_directly("the node cannot execute this program", now),
-            Ok(UNREACHED) => self.go_directly(
-                "it cannot connect to this machine at any of the addresses that it was given \
-                 (--reach-host and --reach-ports tell which)",
-                now,
-            ),
-            _ => {}
+            (Ok(FOREIGN), _) => format!("the node is no {} machine", starter.machine),
+            (Ok(FAILED), _) => "the node cannot execute this program".to_owned(),
+            (Ok(UNREACHED), _) => "it cannot connect to this machine at any of the addresses that \
+                 it was given (--reach-host and --reach-ports tell which)"
+                .to_owned(),
+            _ => return,
+        };
+        self.go_directly(&why, now);
+    }
+
+    /// The program is not on the node: a copy of it may be, by way of the home directory.
+    fn make_copy(&mut self, now: Instant) {
+        log::debug!("this program is not on the node: a copy is looked for in the home directory");
+        let wait = Step {
+            name: Question::Copy,
+            text: Vec::new(),
+            limit: COPY_LIMIT,
+        };
+        self.go_on(|opening| opening.follow_up(Question::Relay, wait, now));
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(home_copy::MODE);
+        let (errands, mut watch) = self.errands();
+        if let Err(error) = errands.start(Errand::Copy, command, COPY_LIMIT, &mut watch) {
+            self.copy_made(Some(Err(error.to_string())), now);
+        }
+    }
+
+    /// The copy was made, or not in time.
+    pub(super) fn copy_made(&mut self, copy: Option<Result<PathBuf, String>>, now: Instant) {
+        let (Some(starter), true) = (&mut self.starter, self.opening.awaits(Question::Copy)) else {
+            return;
+        };
+        let late = || Err(format!("it took more than {} s", COPY_LIMIT.as_secs()));
+        let step = copy.unwrap_or_else(late).and_then(|copy| {
+            let step = starter.ask(&copy);
+            starter.copy = Some(copy);
+            step
+        });
+        match step {
+            Ok(step) => {
+                self.stdout.expect_another_answer();
+                self.stderr.expect_another_answer();
+                self.go_on(|opening| opening.follow_up(Question::Copy, step, now));
+            }
+            Err(why) => {
+                let why = format!(
+                    "this program is not on the node, or may not be executed there, and no copy of \
+                     it can be made: {why}"
+                );
+                self.go_directly(&why, now);
+            }
         }
     }
 
     /// The relay has not reported in time.
     pub(super) fn relay_overdue(&mut self, now: Instant) {
         let is_close = self.in_job.as_mut().is_some_and(InJob::may_have_come);
-        if is_close && !std::mem::replace(&mut self.waited_for_proof, true) {
+        let waited = (self.starter.as_mut())
+            .is_none_or(|starter| std::mem::replace(&mut starter.waited_for_proof, true));
+        if is_close && !waited {
             self.opening.extend(now + PROOF_LIMIT);
             self.deadlines.set(Owner::Opening, self.opening.deadline());
             return;
@@ -188,7 +274,10 @@ impl Proxy {
             "there is no relay in the job: {why}; connections go directly to the node, where the \
              server listens for other machines too (with --reach direct this is not tried)"
         );
-        self.go_on(|opening| opening.settle(Question::Relay, now));
+        self.starter = None;
+        for question in [Question::Relay, Question::Copy] {
+            self.go_on(|opening| opening.settle(question, now));
+        }
         self.look_up();
         let (forwards, mut net) = self.net();
         forwards.unpark(&mut net);

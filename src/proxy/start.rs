@@ -130,7 +130,10 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
             None
         }
     };
-    let (in_job, step) = means.map(|means| (means.in_job, means.step)).unzip();
+    let (in_job, starter, step) = match means {
+        Some(means) => (Some(means.in_job), Some(means.starter), Some(means.step)),
+        None => (None, None, None),
+    };
     let startup = startup::step(&options.startup, &probe);
     // The end of the startup commands is said on either stream, or twice on one of them.
     let answers_beside = usize::from(startup.is_some());
@@ -219,7 +222,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         door: Door::new(rules),
         reach: options.reach,
         in_job,
-        waited_for_proof: false,
+        starter,
         here: rustix::system::uname().nodename().to_bytes().to_vec(),
         unrecognised_told: false,
         lines: Vec::new(),

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::ending::JobId;
+use crate::home_copy;
 use crate::intercept::Allocation;
 use crate::job_watch::Wish;
 use crate::launch::Environment;
@@ -102,6 +103,7 @@ impl Proxy {
                 let own = rustix::process::getuid().as_raw();
                 self.watch.cancelled_by(uid, own);
             }
+            Errand::Copy => self.copy_made(answer.map(home_copy::parse), now),
             Errand::Lookup => {
                 self.backend.looked_up(answer);
                 let (forwards, mut net) = self.net();

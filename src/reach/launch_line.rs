@@ -4,8 +4,9 @@
 //! in no argument list, and stand behind the marker at the line's front wherever a shell echoes or
 //! traces it. What csh might not understand is for sh alone, in whose place the relay then is: its
 //! parent is the shell. One word comes back: of the relay, where it could read its instructions;
-//! [`MISSING`] of sh; else [`FAILED`]. The line works in sh, dash, bash, zsh, csh, tcsh and the Korn
-//! shells (measured).
+//! [`FOREIGN`] or [`MISSING`] of sh; else [`FAILED`]. The machine is asked for before the program is
+//! tried: some shells read a program that the kernel cannot execute as a script. The line works in
+//! sh, dash, bash, zsh, csh, tcsh and the Korn shells (measured).
 
 use super::Instructions;
 
@@ -13,14 +14,16 @@ use super::Instructions;
 pub const MODE: &str = "--in-job";
 /// The word where there is no such program on the node, or none that may be executed there.
 pub const MISSING: &str = "missing";
+/// The word where the node's machine is of another kind.
+pub const FOREIGN: &str = "foreign";
 /// The word where the program could not be executed, or did not get so far as to answer itself.
 pub const FAILED: &str = "failed";
 
-/// The line, newline included, that starts `program`, by its path on the node. `None` for a path with
-/// characters that a shell might not take literally.
-pub fn launch_line(instructions: &Instructions, program: &str) -> Option<Vec<u8>> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+-,=@%".contains(&byte);
-    if !program.starts_with('/') || !program.bytes().all(is_plain) {
+/// The line, newline included, that starts `program`, by its path on the node, where that is a
+/// `machine` (as `uname -m` says). `None` for a path or a machine with characters that a shell might
+/// not take literally.
+pub fn launch_line(instructions: &Instructions, program: &str, machine: &str) -> Option<Vec<u8>> {
+    if !program.starts_with('/') || !is_plain(program) || !is_plain(machine) {
         return None;
     }
     let marker = &instructions.marker;
@@ -28,11 +31,17 @@ pub fn launch_line(instructions: &Instructions, program: &str) -> Option<Vec<u8>
     // With quotation marks the trace of sh's arguments is no answer.
     Some(
         format!(
-            "\\echo {line} | /bin/sh -c 'test -x {program} && exec {program} {MODE}; echo \
+            "\\echo {line} | /bin/sh -c 'test \"`uname -m`\" = {machine} || {{ echo \
+             \"{marker}:{FOREIGN}:\"; exit; }}; test -x {program} && exec {program} {MODE}; echo \
              \"{marker}:{MISSING}:\"' || echo {marker}:{FAILED}:\n"
         )
         .into_bytes(),
     )
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/._+-,=@%".contains(&byte))
 }
 
 #[cfg(test)]
@@ -48,11 +57,13 @@ mod tests {
             grace: GRACE,
             addresses: vec![([10, 0, 0, 1], 1).into()],
         };
-        assert!(launch_line(&instructions, "/opt/v1.2/bin/vscode-shell-proxy").is_some());
+        let line = |path| launch_line(&instructions, path, "x86_64");
+        assert!(line("/opt/v1.2/bin/vscode-shell-proxy").is_some());
         for path in [
             "", "relative", "/a b", "/a'b", "/a!b", "/$HOME", "/a\nb", "/ü",
         ] {
-            assert_eq!(launch_line(&instructions, path), None, "{path:?}");
+            assert_eq!(line(path), None, "{path:?}");
         }
+        assert_eq!(launch_line(&instructions, "/x", "a b"), None);
     }
 }

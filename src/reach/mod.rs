@@ -39,7 +39,7 @@ pub use handshake::{
     Acceptor, CHALLENGE, Dialler, HELLO, NONCE, Nonce, PROOF, Reached, Refusal, Role, Secret,
 };
 pub use instructions::{ADDRESSES, GRACE, IN_JOB, Instructions, LINE, UNREACHED, Unreadable};
-pub use launch_line::{FAILED, MISSING, MODE, launch_line};
+pub use launch_line::{FAILED, FOREIGN, MISSING, MODE, launch_line};
 pub use pairing::{Arrival, Pairing, Sequence, Turn};
 
 /// The version of the protocol. Another one is refused: there is no need to speak two, since the

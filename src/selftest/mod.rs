@@ -11,7 +11,6 @@
 
 mod end;
 mod failure;
-mod home_copy;
 mod leftovers;
 mod outgoing;
 mod place;

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::home_copy;
+
 use super::failure::Failure;
-use super::home_copy::HomeCopy;
 use super::player::Player;
 use super::report::{pass, skip};
 use super::script;
@@ -58,13 +59,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// The program's path in the job, with the copy that had to be made for that. `None`, which is
+/// The program's path in the job; where the job does not see it, that of a copy. `None`, which is
 /// reported and no failure, where the node's architecture is another one.
-pub(super) fn find_program(
-    player: &mut Player,
-    id: &str,
-    place: &Place,
-) -> Result<Option<(PathBuf, Option<HomeCopy>)>, Failure> {
+pub(super) fn find_program(player: &mut Player, place: &Place) -> Result<Option<PathBuf>, Failure> {
     if place.machine != place.own_machine {
         let Place {
             machine,
@@ -81,20 +78,20 @@ pub(super) fn find_program(
         .map_err(|error| Failure::new("the path of this program", &error.to_string()))?;
     let answer = "whether the job sees this program, yes or no";
     let is_seen = |player: &mut Player, path| Ok(player.ask(script::sees(path), answer)? == "yes");
-    let (program, copy) = if is_seen(player, &own)? {
-        (own, None)
+    let is_own = is_seen(player, &own)?;
+    let program = if is_own {
+        own
     } else {
         let expected = "a copy of this program in the home directory, for the job";
-        let copy = HomeCopy::make(id).map_err(|e| Failure::new(expected, &e.to_string()))?;
-        let program = copy.program().to_owned();
+        let program = home_copy::make().map_err(|e| Failure::new(expected, &e.to_string()))?;
         if !is_seen(player, &program)? {
             let got = format!("the job does not see {}", program.display());
             return Err(Failure::new(expected, &got).hint(
-                "Login and compute nodes do not share the home directory, or the shell has \
-                 another one. Put this program where the nodes see it and run the test there.",
+                "Login and compute nodes do not share the home directory, or it is mounted noexec \
+                 there. Put this program where the nodes see it and run the test there.",
             ));
         }
-        (program, Some(copy))
+        program
     };
     let expected = "this program runs on the job's node";
     let said = player.ask(script::runs(&program), expected)?;
@@ -103,11 +100,10 @@ pub(super) fn find_program(
             "An older C library on the nodes than here? Build the program on the oldest system.",
         ));
     }
-    let copied = if copy.is_some() {
-        " (a copy, for the time of the test)"
-    } else {
-        ""
+    let copied = match is_own {
+        true => "",
+        false => " (a copy: the job does not see this program)",
     };
     pass("program", format_args!("{}{copied}", program.display()));
-    Ok(Some((program, copy)))
+    Ok(Some(program))
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::options::Reach;
 
 use super::failure::Failure;
-use super::home_copy::HomeCopy;
 use super::place::{Place, find_program};
 use super::player::{ANSWER_LIMIT, Player};
 use super::report::{pass, time};
@@ -32,8 +31,6 @@ pub(super) struct Started {
     pub(super) announced: SocketAddr,
     /// A connection as VS Code would have one at the hang-up.
     pub(super) connection: TcpStream,
-    /// The server's program, as long as it may be running.
-    _copy: Option<HomeCopy>,
 }
 
 /// From the first step to the last byte. What was started by then is left in `started`.
@@ -49,7 +46,7 @@ pub(super) fn play(
     open(player, &id)?;
     let place = Place::ask(player)?;
     pass("place", format_args!("{place}"));
-    let Some((program, copy)) = find_program(player, &id, &place)? else {
+    let Some(program) = find_program(player, &place)? else {
         return Ok(());
     };
     let script = script::bootstrap(&id, &token, &program);
@@ -93,7 +90,6 @@ pub(super) fn play(
         port,
         announced,
         connection,
-        _copy: copy,
     });
     finish_script(player, &id)?;
     work(player, client, &started.connection)

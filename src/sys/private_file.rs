@@ -1,148 +1,43 @@
 //! Files for secrets: the log and the copies of the streams hold a session's tokens.
 //!
-//! Such a file is created with mode 0600 or appended to, and has to be a regular file of ours.
-//! Its path is walked one component at a time, each opened relative to the one before without
-//! following it, so that what was looked at is what is used: a symbolic link counts only where
-//! nobody else could have put it, which is in a directory of ours or of root that no other user
-//! can write. In `/tmp` and the like neither a link nor a second name of some other file is
-//! written through.
+//! Such a file is created with mode 0600 or appended to, and has to be a regular file of ours. Its
+//! path is walked with care (see [`private_path`]): in `/tmp` and the like neither a link nor a
+//! second name of some other file is written through.
+//!
+//! [`private_path`]: super::private_path
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, openat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 use nix::unistd::geteuid;
 
-/// Symbolic links that a path may lead through, as in the kernel (`MAXSYMLINKS`).
-const MOST_LINKS: u32 = 40;
-
-/// Why a path cannot be used, as one line that names it.
-#[derive(Debug)]
-pub struct OpenError {
-    path: PathBuf,
-    reason: Reason,
-}
-
-/// The reason alone.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The system refused.
-    System(Errno),
-    /// It is something else than a regular file, named here.
-    NotRegular(&'static str),
-    /// It belongs to this user.
-    Foreign(u32),
-    /// This component is a symbolic link that anybody could have put there.
-    Link(OsString),
-    /// It may be any file of ours: it has a second name, and this one anybody could have made.
-    SecondName,
-}
-
-impl OpenError {
-    /// The reason alone.
-    pub fn reason(&self) -> &Reason {
-        &self.reason
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot open {}: ", self.path.display())?;
-        match &self.reason {
-            Reason::System(errno) => f.write_str(errno.desc()),
-            Reason::NotRegular(kind) => write!(f, "it is {kind}, not a regular file"),
-            Reason::Foreign(uid) => write!(f, "it belongs to uid {uid}, not to this user"),
-            Reason::Link(name) => write!(
-                f,
-                "{} is a symbolic link in a directory that others can write",
-                name.display()
-            ),
-            Reason::SecondName => {
-                f.write_str("it has a second name, and its directory others can write")
-            }
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-impl From<Errno> for Reason {
-    fn from(errno: Errno) -> Reason {
-        Reason::System(errno)
-    }
-}
+use super::private_path::{OpenError, Reason, look, others_can_write, walk};
 
 /// Opens `path` for appending: created with mode 0600, or ours already and narrowed to that.
 ///
 /// # Errors
 /// The path is not one that secrets may be written to, or the system refuses; see [`Reason`].
 pub fn open(path: &Path) -> Result<File, OpenError> {
-    walk(path).map_err(|reason| OpenError {
-        path: path.to_owned(),
-        reason,
-    })
+    open_at(path).map_err(|reason| OpenError::new(path, reason))
 }
 
-fn walk(path: &Path) -> Result<File, Reason> {
-    let mut links = 0;
-    let mut directory = look(AT_FDCWD, Path::new("."))?;
-    let mut ahead = steps(path).collect::<VecDeque<_>>();
-    while let Some(step) = ahead.pop_front() {
-        let is_last = ahead.is_empty();
-        let entry = match look(&directory, &step) {
-            Err(Errno::ENOENT) if is_last => match create(&directory, &step) {
-                // Somebody was faster. The kernel gives no such answer for a link that leads
-                // nowhere: `look` saw that one.
-                Err(Errno::EEXIST) => look(&directory, &step)?,
-                created => return Ok(created?),
-            },
-            entry => entry?,
-        };
-        let stat = fstat(&entry)?;
-        match stat.st_mode & libc::S_IFMT {
-            libc::S_IFLNK => {
-                links += 1;
-                if links > MOST_LINKS {
-                    return Err(Errno::ELOOP.into());
-                }
-                if others_can_write(&fstat(&directory)?) {
-                    return Err(Reason::Link(step.into_os_string()));
-                }
-                let target = PathBuf::from(readlinkat(&entry, "")?);
-                for step in steps(&target).collect::<Vec<_>>().into_iter().rev() {
-                    ahead.push_front(step);
-                }
-            }
-            libc::S_IFDIR if !is_last => directory = entry,
-            _ if !is_last => return Err(Errno::ENOTDIR.into()),
-            _ => return append(&directory, &step, &stat),
-        }
-    }
-    // Only an empty path, or a link with an empty target, has no last component.
-    Err(Errno::ENOENT.into())
-}
-
-/// The components of a path. One that begins with `/` leads there from wherever it is met.
-fn steps(path: &Path) -> impl Iterator<Item = PathBuf> {
-    path.components()
-        .map(|step: Component<'_>| PathBuf::from(step.as_os_str()))
-}
-
-/// The entry itself, whatever it is, without opening it for use.
-fn look(directory: impl AsFd, step: &Path) -> Result<OwnedFd, Errno> {
-    openat(
-        directory,
-        step,
-        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+fn open_at(path: &Path) -> Result<File, Reason> {
+    let place = walk(path, |_, _| Ok(()))?;
+    let stat = match place.entry {
+        Some((_, stat)) => stat,
+        None => match create(&place.directory, &place.name) {
+            // Somebody was faster. The kernel gives no such answer for a link that leads nowhere: the
+            // walk saw that one.
+            Err(Errno::EEXIST) => fstat(&look(&place.directory, &place.name)?)?,
+            created => return Ok(created?),
+        },
+    };
+    append(&place.directory, &place.name, &stat)
 }
 
 /// Neither a FIFO nor a terminal that comes in between can hold us up or become ours.
@@ -198,13 +93,6 @@ fn judge(stat: &FileStat, shared: bool) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Can anybody but us and root change this directory's entries? An access list that lets somebody
-/// write shows in the group's bits.
-fn others_can_write(directory: &FileStat) -> bool {
-    let owner = directory.st_uid;
-    (owner != 0 && owner != geteuid().as_raw()) || directory.st_mode & 0o022 != 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +100,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
 
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     use nix::unistd::mkfifo;
@@ -233,7 +122,7 @@ mod tests {
 
     #[track_caller]
     fn refused(path: &Path) -> Reason {
-        open(path).expect_err("refused").reason
+        open_at(path).expect_err("refused")
     }
 
     fn mode(path: &Path) -> u32 {

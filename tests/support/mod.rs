@@ -210,7 +210,9 @@ impl Program {
             .env("HOME", self.path("home"))
             .env("PATH", path);
         command.env("SHELL", "/bin/bash");
-        command.env_remove("RUST_LOG").env_remove("XDG_CONFIG_HOME");
+        for name in ["RUST_LOG", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
+            command.env_remove(name);
+        }
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"SLURM") {
                 command.env_remove(name);

@@ -67,7 +67,10 @@ impl Proxy {
 
     /// The line that starts `program` as the relay.
     pub fn line(&self, program: &str, addresses: Vec<SocketAddr>) -> String {
-        let line = launch_line(&self.instructions(addresses), program).expect("a plain path");
+        let machine = nix::sys::utsname::uname().expect("uname");
+        let machine = machine.machine().to_str().expect("its machine");
+        let line = launch_line(&self.instructions(addresses), program, machine);
+        let line = line.expect("a plain path");
         String::from_utf8(line).expect("plain characters")
     }
 

@@ -1,4 +1,7 @@
 """A relay inside the job: the server stays on its node's loopback, and nobody dials the node."""
+import contextlib
+import shutil
+
 import box
 import socks
 from bootstrap import EXEC, LEGACY, cursor
@@ -122,6 +125,73 @@ def login_shells():
                 serves_by_relay(session)
     finally:
         box.set_shell("alice", "/bin/bash")
+    nothing_left("alice")
+
+
+@contextlib.contextmanager
+def on_the_nodes(put, *places):
+    """Mounts on both nodes, for a while: a file system, as mount takes it, over each of the places."""
+    try:
+        for node in ("node1", "node2"):
+            for place in places:
+                put(node, place)
+        yield
+    finally:
+        for node in ("node1", "node2"):
+            for place in places:
+                run(node, "umount", place, ok=False)
+
+
+def nothing(node, place):
+    run(node, "mount", "-t", "tmpfs", "-o", "mode=755", "none", place)
+
+
+def no_execution(node, place):
+    run(node, "mount", "--bind", place, place)
+    run(node, "mount", "-o", "remount,bind,noexec", place)
+
+
+@journey(13)
+def program_is_not_on_the_node():
+    """The nodes do not have the program: a copy of it in the shared home is the relay, made once and used again."""
+    cache = box.path("login", "/home/alice/.cache/vscode-shell-proxy")
+    shutil.rmtree(cache, ignore_errors=True)
+    with on_the_nodes(nothing, "/usr/local/bin"):
+        made = set()
+        for _ in range(2):
+            with Session(*IN_JOB) as session:
+                session.start()
+                serves_by_relay(session)
+                at = relay().argv[0]
+                check(at.startswith("/home/alice/.cache/vscode-shell-proxy/"), f"the relay is {at}")
+                made.add(tuple((copy.name, copy.stat().st_ino) for copy in cache.iterdir()))
+            nothing_left("alice")
+        check(len(made) == 1 and len(made.pop()) == 1, f"the copies are {made}")
+        mode = cache.stat().st_mode & 0o7777
+        check(mode == 0o700, f"the copies' directory has mode {mode:o}")
+
+
+@journey(13)
+def nothing_may_be_executed_there():
+    """The nodes have no program and a cache that is mounted noexec: in-job refuses before the bootstrap, auto goes directly."""
+    cache = box.path("login", "/home/alice/.cache")
+    cache.mkdir(mode=0o700, exist_ok=True)
+    shutil.chown(cache, "alice", "alice")
+    with on_the_nodes(nothing, "/usr/local/bin"), on_the_nodes(no_execution, "/home/alice/.cache"):
+        with Session(*IN_JOB) as session:
+            session.send("echo never\n")
+            status = session.status()
+            check(status == 1, f"status {status}, not 1")
+            session.err.expect("there is no relay in the job, which --reach in-job demands: neither this program nor its copy")
+            check("never" not in session.out.text, "the shell got the client's bytes")
+        nothing_left("alice")
+        with Session("--reach=auto") as session:
+            session.start()
+            session.err.expect("connections go directly to the node")
+            node = session.answers()["node"].split(".")[0]
+            check(not [p for p in processes("alice") if "--in-job" in p.argv], "a relay runs")
+            check(server_port(node), "no server runs on the node")
+            socks.echo(session.connect(), MIB, "directly")
     nothing_left("alice")
 
 
