@@ -4,7 +4,7 @@ import shutil
 
 import box
 import socks
-from bootstrap import EXEC, LEGACY, cursor
+from bootstrap import EXEC, LEGACY, Form, cursor
 from box import check, eventually, init_of, nothing_left, processes, run
 from client import Session
 from journey import journey
@@ -49,6 +49,34 @@ def every_form():
             session.hang_up()
             status = session.status()
             check(status == 129, f"the client vanished: status {status}, not 129")
+    nothing_left("alice")
+
+
+@journey(13)
+def server_that_runs_already():
+    """A server that was running on the node's loopback before the session: it is reached, as it never is directly."""
+    found = Form("a server that is found", "sh", """
+say "Looking for server with pid: 4711"
+listeningOn=$(await_text "$HOME/.vscode-server/.found.log" 's/^Extension host agent listening on //p')
+""")
+    # The session's end does not end it, and the job is not its own.
+    run("node1", "sh", "-c", 'setsid "$HOME/.vscode-server/code-standin" --start-server --host=127.0.0.1 --port=0 '
+        '>"$HOME/.vscode-server/.found.log" 2>&1 </dev/null &', user="alice")
+    server = eventually(10, "the server does not run", lambda: next(
+        (p for p in processes("alice") if "--start-server" in p.argv), None))
+    try:
+        at = ("--salloc-arg=--nodelist=node1",)
+        with Session("--reach=direct", *at, form=found) as session:
+            session.start()
+            check(not socks.all_of(session, session.ports[0]), "the server's loopback is reached from another machine")
+            session.err.expect("it was already running and was reused")
+        with Session(*IN_JOB, *at, form=found) as session:
+            session.start()
+            got = session.answers()
+            check((got["node"], got["job"]) == ("node1", ""), f"another server answers: {got}")
+            socks.echo(session.connect(), 8 * MIB, 1)
+    finally:
+        box.kill(server.pid)
     nothing_left("alice")
 
 

@@ -62,6 +62,16 @@ class Line:
 @journey(8, limit=300)
 def vscode_itself():
     """VS Code's workbench in a browser: open, edit, save, reload, lose every connection, go on."""
+    work("--reach=direct")
+
+
+@journey(8, limit=300)
+def vscode_through_the_relay():
+    """The same through a relay in the job."""
+    work("--reach=in-job")
+
+
+def work(reach):
     reason = os.environ.get("JOURNEYS_VSCODE", "it was not asked for")
     if reason != "installed":
         raise Skipped(reason)
@@ -75,7 +85,7 @@ def vscode_itself():
         content = lambda: path("login", f"{folder}/journey.txt").read_text()
         eventually(30, lambda: f"the file on the node has {content()!r}, not {wanted!r}", lambda: content() == wanted)
 
-    with Session("-v", form=bootstrap.legacy("$HOME/.vscode-server/bin/code-server")) as session:
+    with Session("-v", reach, form=bootstrap.legacy("$HOME/.vscode-server/bin/code-server")) as session:
         session.opening()
         session.burst()
         port = session.announced(limit=60)[0]
