@@ -35,7 +35,7 @@ use crate::options::{Options, Workgroup, expand_pid};
 use crate::sys::login::login;
 use failure::Failure;
 use player::Player;
-use report::say;
+use report::{say, seconds};
 use session::JOB_LIMIT;
 
 /// How much of the log a failure shows.
@@ -77,10 +77,7 @@ pub fn run(options: &Options, mut launch_args: Vec<OsString>) -> ExitCode {
     if failures.is_empty() {
         // Warnings, such as that of a shell which is not on a compute node.
         show_log("stderr of the session", player.stderr_tail());
-        say(format_args!(
-            "PASSED in {:.1} s",
-            begin.elapsed().as_secs_f64()
-        ));
+        say(format_args!("PASSED in {}", seconds(begin.elapsed())));
         return ExitCode::SUCCESS;
     }
     for failure in &failures {

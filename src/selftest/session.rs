@@ -106,13 +106,13 @@ fn random() -> Result<String, Failure> {
 /// What VS Code needs of a connection, with the figures.
 fn work(player: &mut Player, client: Client, connection: &TcpStream) -> Result<(), Failure> {
     let took = client.exchange(player, CONNECTIONS, BYTES_EACH_WAY)?;
-    let mebibyte = f64::from(1 << 20);
-    let rate = (2 * CONNECTIONS * BYTES_EACH_WAY) as f64 / mebibyte / took.as_secs_f64();
     let each = BYTES_EACH_WAY >> 20;
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let rate = 2 * CONNECTIONS * each * 1_000_000 / micros.max(1);
     pass(
         "transfer",
         format_args!(
-            "{each} MiB each way on {CONNECTIONS} connections, sums right, {rate:.0} MiB/s in all"
+            "{each} MiB each way on {CONNECTIONS} connections, sums right, {rate} MiB/s in all"
         ),
     );
     let times = transfer::round_trips(connection, ROUND_TRIPS)?;
