@@ -20,8 +20,10 @@
 //! All three are functions of the stream, never of how it was cut.
 
 use super::command::{Command, Decision, Kind, MOST_PLACES};
-use super::lexer::{Lexer, is_sign};
+use super::lexer::{Lexer, Skipped};
 use super::line::Line;
+use super::plain_lines::PlainLines;
+use super::sets::is_sign;
 use super::words::{
     ADDED_ON_HOST, ADDED_ON_HOST_BEFORE_COMMENT, EVERYWHERE, LISTEN_ARGS_UNCHANGED,
 };
@@ -82,6 +84,7 @@ pub enum InboundPiece<'a> {
 #[derive(Debug)]
 pub struct Inbound {
     gait: Gait,
+    plain_lines: PlainLines,
     lexer: Lexer,
     command: Command,
     /// The offset in the stream of the next byte of input.
@@ -147,6 +150,7 @@ impl Inbound {
     pub fn new() -> Self {
         Self {
             gait: Gait::Attentive,
+            plain_lines: PlainLines::new(),
             lexer: Lexer::new(),
             command: Command::new(),
             position: 0,
@@ -279,7 +283,11 @@ impl Inbound {
         let until = |limit: usize| &bytes[..bytes.len().min(limit.saturating_sub(quiet).max(1))];
         let (lines, bytes) = (until(QUIET as usize), until(LIMIT + 1));
         let inside = !self.lexer.in_script();
-        let mut skipped = self.lexer.skip_lines(lines);
+        let mut skipped = Skipped::NOTHING;
+        if self.lexer.line_begins() {
+            skipped = self.plain_lines.skip(lines);
+            self.lexer.skipped_lines(skipped.read == lines.len());
+        }
         if skipped.read == 0 {
             skipped = self.lexer.skip(bytes, self.command.is_other());
         }
@@ -939,6 +947,8 @@ mod tests {
         prop_oneof![
             9 => proptest::sample::select(words.to_vec()).prop_map(str::to_owned),
             1 => "[a-z1.=< ]{0,6}",
+            1 => ("(ab c\n|ls -so \\$HOME\n|a -on |b-shel\n)", 3..16usize)
+                .prop_map(|(plain, times)| plain.repeat(times)),
         ]
     }
 

@@ -8,7 +8,9 @@
 //! substitution early (bash before 4.0 had the same).
 
 use super::here_document::HereDocuments;
-use super::words::BEHIND_DASH;
+use super::sets::{
+    DOUBLE, SCRIPT, TEXT, TEXT_IN_DOUBLE, TEXT_IN_SINGLE, is_blank, is_separator, run,
+};
 use bstr::ByteSlice;
 
 /// Deepest nesting of quotes and substitutions; a line that goes deeper is skipped to its end.
@@ -55,10 +57,10 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    const NOTHING: Self = Self::inside(0);
+    pub(super) const NOTHING: Self = Self::inside(0);
 
     /// All of it within something.
-    const fn inside(read: usize) -> Self {
+    pub(super) const fn inside(read: usize) -> Self {
         Self { read, signs: read }
     }
 }
@@ -170,55 +172,14 @@ impl Lexer {
         skipped
     }
 
-    /// How much at the front of `bytes` are whole lines of the script that ask for no change,
-    /// whatever stands before and behind them, and leave nothing open: they are not read closely.
-    ///
-    /// What is ours has one of [`BEHIND_DASH`] in it, perhaps with quotes or a `\` in between.
-    pub(super) fn skip_lines(&mut self, bytes: &[u8]) -> Skipped {
-        let mut lines = Skipped::NOTHING;
-        if !self.line_begins || !self.in_script() {
-            return lines;
-        }
-        let (mut at, mut signs) = (0, 0);
-        loop {
-            at += run(&bytes[at..], LINES);
-            let Some((&byte, rest)) = bytes[at..].split_first() else {
-                break;
-            };
-            let next = rest.first();
-            let length = match byte {
-                b'\n' => {
-                    at += 1;
-                    lines = Skipped { read: at, signs };
-                    continue;
-                }
-                b'#' if at > lines.read && !is_separator(bytes[at - 1]) => {
-                    at += 1;
-                    continue;
-                }
-                b'#' => match rest.find_byte(b'\n') {
-                    // The newline is the comment's end.
-                    Some(newline) => {
-                        at += newline + 2;
-                        signs = at;
-                        lines = Skipped::inside(at);
-                        continue;
-                    }
-                    None => break,
-                },
-                b'-' if !may_be_ours(rest) => 0,
-                b'$' if next.is_some_and(|next| !b"($'".contains(next)) => 0,
-                b'\'' | b'"' => match quotes(byte, rest) {
-                    Some(length) => length,
-                    None => break,
-                },
-                _ => break,
-            };
-            at += 1 + length;
-            signs = at;
-        }
-        self.line_begins = lines.read == bytes.len();
-        lines
+    /// Whether the next byte begins a line of the script, with nothing pending.
+    pub(super) fn line_begins(&self) -> bool {
+        self.line_begins && self.in_script()
+    }
+
+    /// Lines were skipped, and then another begins (`line_begins`) or goes on.
+    pub(super) fn skipped_lines(&mut self, line_begins: bool) {
+        self.line_begins = line_begins;
     }
 
     /// How much of a command that nobody listens to is at the front of `bytes`: its words, and
@@ -546,105 +507,4 @@ impl Lexer {
         // In `((…))` there is no word that it could be part of.
         if self.in_word { event } else { Event::None }
     }
-}
-
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r')
-}
-
-/// Whether a word may begin behind `byte`.
-fn is_separator(byte: u8) -> bool {
-    is_blank(byte) || matches!(byte, b'\n' | b';' | b'&' | b'|' | b'(' | b')' | b'<' | b'>')
-}
-
-/// How long the rest of quoted text is, with the closing `quote`; `None` if it does not close in
-/// `rest`, has something nested in it, or has what may be ours.
-fn quotes(quote: u8, rest: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        at += run(&rest[at..], LINES_IN_QUOTES);
-        let (&byte, behind) = rest[at..].split_first()?;
-        let next = behind.first();
-        at += match byte {
-            _ if byte == quote => return Some(at + 1),
-            b'-' if may_be_ours(behind) => return None,
-            b'\\' if quote == b'"' => next.map(|_| 2)?,
-            b'`' if quote == b'"' => return None,
-            b'$' if quote == b'"' && next.is_none_or(|next| b"($".contains(next)) => return None,
-            _ => 1,
-        }
-    }
-}
-
-/// Whether what stands behind a `-` may be one of [`BEHIND_DASH`].
-#[inline(always)]
-fn may_be_ours(behind: &[u8]) -> bool {
-    let is_join = |byte: &u8| matches!(byte, b'\'' | b'"' | b'\\');
-    let begins = |first: &u8| BEHIND_DASH.iter().any(|word| word[0] == *first);
-    if !behind
-        .first()
-        .is_none_or(|first| is_join(first) || begins(first))
-    {
-        return false;
-    }
-    BEHIND_DASH.iter().any(|word| {
-        let same = word.iter().zip(behind).take_while(|(a, b)| a == b).count();
-        same == word.len() || behind.get(same).is_none_or(is_join)
-    })
-}
-
-/// Sets of bytes, one bit each, for [`run`]. First those that mean something in a command that
-/// nobody listens to. `-` does not, but it shows that this is command text (see `inbound::QUIET`).
-const SCRIPT: u8 = 1;
-/// What means something within `"`, to nobody who listens.
-const DOUBLE: u8 = 2;
-/// What is not literal text of a word without quotes, or has to be looked at for itself.
-const TEXT: u8 = 4;
-/// The same within `"` and within `'`.
-const TEXT_IN_DOUBLE: u8 = 8;
-const TEXT_IN_SINGLE: u8 = 16;
-/// What shows that this is shell text.
-const SIGN: u8 = 32;
-/// What has to be looked at in lines that may be skipped, and in quotes there.
-const LINES: u8 = 64;
-const LINES_IN_QUOTES: u8 = 128;
-
-const SETS: [u8; 256] = {
-    let mut sets = [0; 256];
-    add(&mut sets, SCRIPT | TEXT, b"'\"\\$`#<>;&|()\n");
-    add(&mut sets, SCRIPT, b"-");
-    add(&mut sets, SIGN, b"-<'\"\\$`");
-    add(&mut sets, LINES, b"-'\"\\$`#<(\n");
-    add(&mut sets, LINES_IN_QUOTES, b"-'\"\\$`");
-    add(&mut sets, DOUBLE | TEXT_IN_DOUBLE, b"\"\\$`");
-    add(
-        &mut sets,
-        TEXT | TEXT_IN_DOUBLE | TEXT_IN_SINGLE,
-        b"= \t\r\n",
-    );
-    add(&mut sets, TEXT_IN_SINGLE, b"'");
-    sets
-};
-
-const fn add(sets: &mut [u8; 256], set: u8, bytes: &[u8]) {
-    let mut at = 0;
-    while at < bytes.len() {
-        sets[bytes[at] as usize] |= set;
-        at += 1;
-    }
-}
-
-/// Whether `byte` shows that what it stands in is shell text: it quotes, escapes, opens a
-/// here-document or begins an option.
-pub(super) fn is_sign(byte: u8) -> bool {
-    SETS[usize::from(byte)] & SIGN != 0
-}
-
-/// How many bytes at the front of `bytes` are in none of `sets`.
-#[inline(always)]
-fn run(bytes: &[u8], sets: u8) -> usize {
-    let end = bytes
-        .iter()
-        .position(|&byte| SETS[usize::from(byte)] & sets != 0);
-    end.unwrap_or(bytes.len())
 }

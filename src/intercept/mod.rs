@@ -22,7 +22,9 @@ mod inbound;
 mod lexer;
 mod line;
 mod outbound;
+mod plain_lines;
 mod probe;
+mod sets;
 mod startup;
 mod words;
 

@@ -35,8 +35,8 @@ pub enum OutboundPiece<'a> {
 enum State {
     /// Looking for an announcement.
     Passing,
-    /// Behind one: `held` may be the beginning of an address.
-    Holding,
+    /// Behind one: `held` may be the beginning of an address, and reads so.
+    Holding(Reading),
     /// `held` is an address, and has to be reported.
     Found(Announcement),
     /// `held` is an address, and its answer is awaited.
@@ -135,9 +135,9 @@ impl Outbound {
                 }
                 State::Passing if input.is_empty() => return None,
                 State::Passing => return Some(OutboundPiece::Bytes(self.pass(input))),
-                State::Holding => {
+                State::Holding(reading) => {
                     let (byte, rest) = input.split_first()?;
-                    if self.holds_on(*byte) {
+                    if self.holds_on(reading, *byte) {
                         *input = rest;
                     }
                 }
@@ -169,8 +169,8 @@ impl Outbound {
     /// The stream has ended: what is held comes out with the next pieces, an address that is whole
     /// as an announcement.
     pub fn end(&mut self) {
-        if self.state == State::Holding {
-            self.state = match read(self.held.get()) {
+        if let State::Holding(reading) = self.state {
+            self.state = match reading {
                 Reading::Whole(announcement) => State::Found(announcement),
                 Reading::Unfinished | Reading::Other => State::Releasing,
             };
@@ -180,7 +180,7 @@ impl Outbound {
     /// How many bytes are held.
     pub fn holds(&self) -> usize {
         match self.state {
-            State::Holding | State::Found(_) | State::Waiting(_) => self.held.length,
+            State::Holding(_) | State::Found(_) | State::Waiting(_) => self.held.length,
             State::Passing | State::Releasing => 0,
         }
     }
@@ -191,7 +191,7 @@ impl Outbound {
         let (passed, rest) = input.split_at(found.unwrap_or(input.len()));
         *input = rest;
         if found.is_some() {
-            self.state = State::Holding;
+            self.state = State::Holding(Reading::Unfinished);
             self.held = Held::EMPTY;
             self.begun = 0;
         } else {
@@ -206,7 +206,8 @@ impl Outbound {
     /// The end of an announcement that began in bytes which have passed already.
     fn rest_of_begun(&self, input: &[u8]) -> Option<usize> {
         let rest = &ANNOUNCEMENT[self.begun.checked_sub(1)?..];
-        input.starts_with(rest).then_some(rest.len())
+        let behind = input.strip_prefix(rest)?;
+        may_be_address(behind).then_some(rest.len())
     }
 
     fn within(&self, input: &[u8]) -> Option<usize> {
@@ -214,7 +215,8 @@ impl Outbound {
         loop {
             let at = from + self.finder.find(&input[from..])?;
             from = at + ANNOUNCEMENT.len();
-            if input[..at].last().is_some_and(begins_key) {
+            let is_announcement = input[..at].last().is_some_and(begins_key);
+            if is_announcement && may_be_address(&input[from..]) {
                 return Some(from);
             }
         }
@@ -229,15 +231,19 @@ impl Outbound {
         begun_in(passed)
     }
 
-    /// Whether `byte`, the next one, is taken: it belongs to what may be an address.
-    fn holds_on(&mut self, byte: u8) -> bool {
+    /// Whether `byte`, the next one behind `held`, is taken: with it, too, it may be an address.
+    fn holds_on(&mut self, reading: Reading, byte: u8) -> bool {
         let before = self.held.length;
         self.held.push(&[byte]);
-        if self.held.length > before && read(self.held.get()) != Reading::Other {
-            return true;
+        if self.held.length > before {
+            let with_it = read(self.held.get());
+            if with_it != Reading::Other {
+                self.state = State::Holding(with_it);
+                return true;
+            }
         }
         self.held.length = before;
-        self.state = match read(self.held.get()) {
+        self.state = match reading {
             Reading::Whole(announcement) if ends_address(byte) => State::Found(announcement),
             _ => State::Releasing,
         };
@@ -267,6 +273,15 @@ fn begun_in(passed: &[u8]) -> usize {
     }
 }
 
+/// Whether `behind`, which follows the first `=`, may begin an address or a path: what surely does
+/// not passes without a halt.
+fn may_be_address(behind: &[u8]) -> bool {
+    let behind = behind.strip_prefix(b"=").unwrap_or(behind);
+    let begun = &behind[..behind.len().min(2)];
+    matches!(begun, [b'0'..=b'9' | b'/', ..])
+        || ANNOUNCED_HOSTS.iter().any(|host| host.starts_with(begun))
+}
+
 /// What may stand behind a whole address: the end of the value or of the line, a blank, or the
 /// beginning of an escape sequence.
 fn ends_address(byte: u8) -> bool {
@@ -280,11 +295,12 @@ fn read(text: &[u8]) -> Reading {
         return whole;
     }
     for host in ANNOUNCED_HOSTS {
-        if host.starts_with(text) {
+        let same = host.iter().zip(text).take_while(|(a, b)| a == b).count();
+        if same == text.len() {
             return Reading::Unfinished;
         }
-        if let Some(rest) = text.strip_prefix(host) {
-            return match rest {
+        if same == host.len() {
+            return match &text[same..] {
                 [b':', digits @ ..] => port(digits, true),
                 _ => Reading::Other,
             };

@@ -53,9 +53,9 @@ pub(super) const WITHOUT_TOKEN: &[u8] = b"--without-connection-token";
 /// Its token; an empty one lets everybody in too.
 pub(super) const TOKEN: &[u8] = b"--connection-token";
 
-/// What no command or assignment of ours is without, behind a `-`: the ends of [`COMMAND_SHELL`],
+/// What no command or assignment of ours is without: the ends of [`COMMAND_SHELL`],
 /// [`START_SERVER`] and, for [`LISTEN_ARGS`], of [`ON_PORT`].
-pub(super) const BEHIND_DASH: [&[u8]; 3] = [b"shell", b"start-server", b"on-port"];
+pub(super) const ENDS: [&[u8]; 3] = [b"-shell", b"-start-server", b"-on-port"];
 
 /// The products, as their executables are called: `code`, `code-<commit>`, `code-server`,
 /// `cursor-server`, … (also with `-insiders` or `-oss` behind).
@@ -83,13 +83,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_behind_a_dash_is_the_end_of_a_word() {
-        for (word, end) in [COMMAND_SHELL, START_SERVER, ON_PORT]
-            .iter()
-            .zip(BEHIND_DASH)
-        {
-            let dash = word.len() - end.len() - 1;
-            assert_eq!((word[dash], &word[dash + 1..]), (b'-', end));
+    fn what_is_searched_for_is_the_end_of_a_word() {
+        for (word, end) in [COMMAND_SHELL, START_SERVER, ON_PORT].iter().zip(ENDS) {
+            assert!(word.ends_with(end) && word.len() > end.len());
         }
     }
 }
