@@ -4,10 +4,13 @@
 //! gives way to the next, and so does one of which no address answers. A refused connection is an
 //! answer: the node is there, its server is not. The first answer settles the name; connections go
 //! there from then on, whatever becomes of them. Only where every name has failed may all of it
-//! begin again.
+//! begin again. Slurm is asked for its own names once, and only where those that the shell has told
+//! have failed.
 
 use std::fmt;
 use std::net::IpAddr;
+
+use crate::slurm::{Node, Query, node_query};
 
 /// Most addresses of one name that are tried.
 const ADDRESSES: usize = 16;
@@ -38,6 +41,10 @@ pub struct Name {
 enum Origin {
     Shell,
     Slurmd,
+    /// No name to connect to, but the one that Slurm is asked for. Its answer takes the place.
+    Question,
+    SlurmAddress,
+    SlurmHostName,
 }
 
 /// What has to be done.
@@ -45,6 +52,8 @@ enum Origin {
 pub enum Next<'a> {
     /// Look this name up, for [`NodeNames::looked_up`].
     LookUp(&'a str),
+    /// Ask Slurm this, for [`NodeNames::slurm_told`].
+    AskSlurm(Query),
     /// Connect to these addresses, never none, in this order.
     Connect(&'a [IpAddr]),
     /// Nothing: every name has failed.
@@ -52,8 +61,11 @@ pub enum Next<'a> {
 }
 
 impl NodeNames {
-    /// Those of the node that calls itself `printed`, and Slurm `slurm_node`.
-    pub fn new(printed: String, slurm_node: Option<String>) -> Self {
+    /// Those of the node that calls itself `printed`, and Slurm `slurm_node`. With `is_slurm` Slurm
+    /// can tell more.
+    pub fn new(printed: String, slurm_node: Option<String>, is_slurm: bool) -> Self {
+        let short = printed.split('.').next().unwrap_or_default();
+        let asked = slurm_node.clone().unwrap_or_else(|| short.to_owned());
         let mut names = Self {
             names: Vec::new(),
             at: 0,
@@ -63,12 +75,15 @@ impl NodeNames {
         if let Some(name) = slurm_node {
             names.add(Origin::Slurmd, name);
         }
+        if is_slurm && node_query(&asked).is_some() {
+            names.names.push(Name::new(Origin::Question, asked));
+        }
         names
     }
 
     /// The name of a node whose address is known, and needs no proof.
     pub fn settled(printed: String, address: IpAddr) -> Self {
-        let mut names = Self::new(printed, None);
+        let mut names = Self::new(printed, None, false);
         names.names[0].addresses = vec![address];
         names.is_settled = true;
         names
@@ -83,8 +98,9 @@ impl NodeNames {
     pub fn next(&self) -> Next<'_> {
         match self.current() {
             None => Next::Nothing,
-            Some(name) if name.addresses.is_empty() => Next::LookUp(&name.text),
-            Some(name) => Next::Connect(&name.addresses),
+            Some(name) if !name.addresses.is_empty() => Next::Connect(&name.addresses),
+            Some(name) if name.origin != Origin::Question => Next::LookUp(&name.text),
+            Some(name) => node_query(&name.text).map_or(Next::Nothing, Next::AskSlurm),
         }
     }
 
@@ -121,6 +137,26 @@ impl NodeNames {
         }
     }
 
+    /// Slurm was asked, and has told this of the node. `true` where the question has given way to
+    /// what follows.
+    pub fn slurm_told(&mut self, node: Node) -> bool {
+        if !matches!(self.next(), Next::AskSlurm(_)) {
+            return false;
+        }
+        let behind = self.names.split_off(self.at + 1);
+        self.names.pop();
+        let told = [
+            (Origin::SlurmAddress, node.address),
+            (Origin::SlurmHostName, node.host_name),
+        ];
+        let told = told.into_iter().filter_map(|(it, name)| Some((it, name?)));
+        let behind = behind.into_iter().map(|name| (name.origin, name.text));
+        for (origin, name) in told.chain(behind) {
+            self.add(origin, name);
+        }
+        true
+    }
+
     /// None of the addresses to connect to has answered somebody, the last one for this reason.
     /// `true` where the name has given way for that; one that was settled does not.
     pub fn unanswered(&mut self, why: impl fmt::Display) -> bool {
@@ -151,10 +187,7 @@ impl NodeNames {
     pub fn begin_again(&mut self) {
         if self.current().is_none() {
             self.at = 0;
-            for name in &mut self.names {
-                name.addresses = literal(&name.text);
-                name.fault = None;
-            }
+            self.names.iter_mut().for_each(Name::begin);
         }
     }
 
@@ -187,21 +220,33 @@ impl NodeNames {
     }
 
     fn add(&mut self, origin: Origin, text: String) {
-        let is_same = |name: &Name| name.text.eq_ignore_ascii_case(&text);
+        let is_same =
+            |name: &Name| name.origin != Origin::Question && name.text.eq_ignore_ascii_case(&text);
         if !self.names.iter().any(is_same) {
-            self.names.push(Name {
-                addresses: literal(&text),
-                text,
-                origin,
-                fault: None,
-            });
+            self.names.push(Name::new(origin, text));
         }
     }
 }
 
-/// The address that a name is itself: it needs no look-up.
-fn literal(name: &str) -> Vec<IpAddr> {
-    name.parse().into_iter().collect()
+impl Name {
+    fn new(origin: Origin, text: String) -> Self {
+        let mut name = Self {
+            text,
+            origin,
+            addresses: Vec::new(),
+            fault: None,
+        };
+        name.begin();
+        name
+    }
+
+    /// Nothing is known of it; but where it is an address itself, it needs no look-up.
+    fn begin(&mut self) {
+        let is_name = self.origin != Origin::Question;
+        let address = is_name.then(|| self.text.parse().ok()).flatten();
+        self.addresses = address.into_iter().collect();
+        self.fault = None;
+    }
 }
 
 impl fmt::Display for Name {
@@ -215,6 +260,9 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Self::Shell => "uname -n",
             Self::Slurmd => "SLURMD_NODENAME",
+            Self::Question => "scontrol show node",
+            Self::SlurmAddress => "NodeAddr of Slurm",
+            Self::SlurmHostName => "NodeHostName of Slurm",
         })
     }
 }
@@ -225,7 +273,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn names(printed: &str, slurm_node: Option<&str>) -> NodeNames {
-        NodeNames::new(printed.to_owned(), slurm_node.map(str::to_owned))
+        NodeNames::new(printed.to_owned(), slurm_node.map(str::to_owned), false)
+    }
+
+    /// Those of a node of Slurm's, none of which the shell has told has an address.
+    fn asking(printed: &str, slurm_node: Option<&str>) -> NodeNames {
+        let own = slurm_node.map(str::to_owned);
+        let mut names = NodeNames::new(printed.to_owned(), own, true);
+        while names.looked_up(found(&[])) {}
+        names
+    }
+
+    fn node(address: Option<&str>, host_name: Option<&str>) -> Node {
+        let own = |name: Option<&str>| name.map(str::to_owned);
+        Node {
+            address: own(address),
+            host_name: own(host_name),
+        }
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -312,6 +376,63 @@ mod tests {
     }
 
     #[test]
+    fn slurm_is_asked_once_behind_the_names_that_the_shell_told() {
+        let mut names = asking("node1.local", Some("n1"));
+        let query = node_query("n1").unwrap();
+        assert_eq!(names.next(), Next::AskSlurm(query));
+        assert_eq!(names.addresses(), &[] as &[IpAddr]);
+        let text = names.current().unwrap().to_string();
+        assert_eq!(text, "n1 (scontrol show node)");
+        // Nothing else is an answer to that.
+        assert!(!names.looked_up(found(&["10.0.0.1"])) && !names.unanswered("timed out"));
+        assert!(names.slurm_told(node(Some("10.0.0.1"), Some("n1-ib"))));
+        assert_eq!(names.next(), Next::Connect(&[ip("10.0.0.1")]));
+        assert!(names.unanswered("timed out"));
+        assert_eq!(names.next(), Next::LookUp("n1-ib"));
+        assert!(names.looked_up(found(&[])));
+        assert_eq!(
+            names.faults(),
+            "node1.local (uname -n) has no address here; \
+             n1 (SLURMD_NODENAME) has no address here; \
+             10.0.0.1 (NodeAddr of Slurm) does not answer: timed out; \
+             n1-ib (NodeHostName of Slurm) has no address here"
+        );
+        names.begin_again();
+        while names.looked_up(found(&[])) {}
+        assert_eq!(names.next(), Next::Connect(&[ip("10.0.0.1")]));
+    }
+
+    #[test]
+    fn slurm_is_asked_for_the_short_name_where_the_shell_has_told_no_other() {
+        let names = asking("node1.local", None);
+        assert_eq!(names.next(), Next::AskSlurm(node_query("node1").unwrap()));
+        // A name that nothing in Slurm has.
+        assert_eq!(asking("-x", None).next(), Next::Nothing);
+    }
+
+    #[test]
+    fn an_answer_that_comes_while_slurm_is_asked_settles_it() {
+        let mut names = NodeNames::new("10.0.0.1".to_owned(), None, true);
+        names.unanswered("timed out");
+        assert!(matches!(names.next(), Next::AskSlurm(_)));
+        names.connected(ip("10.0.0.1"));
+        assert!(!names.slurm_told(node(Some("10.0.0.2"), None)));
+        assert_eq!(names.next(), Next::Connect(&[ip("10.0.0.1")]));
+    }
+
+    #[test]
+    fn slurm_may_tell_nothing_new() {
+        for told in [node(None, None), node(Some("n1"), Some("NODE1"))] {
+            let mut names = asking("node1", Some("n1"));
+            assert!(names.slurm_told(told));
+            assert_eq!(names.next(), Next::Nothing);
+            names.begin_again();
+            while names.looked_up(found(&[])) {}
+            assert_eq!(names.next(), Next::Nothing);
+        }
+    }
+
+    #[test]
     fn the_same_name_is_tried_once() {
         let mut names = names("Node1", Some("node1"));
         names.looked_up(found(&[]));
@@ -337,6 +458,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Event {
         LookedUp(Option<Vec<u8>>),
+        SlurmTold(Option<u8>),
         Unanswered,
         Connected(u8),
         Refused(u8),
@@ -347,6 +469,7 @@ mod tests {
         let addresses = proptest::collection::vec(0..4_u8, 0..3);
         prop_oneof![
             proptest::option::of(addresses).prop_map(Event::LookedUp),
+            proptest::option::of(0..4_u8).prop_map(Event::SlurmTold),
             Just(Event::Unanswered),
             (0..4_u8).prop_map(Event::Connected),
             (0..4_u8).prop_map(Event::Refused),
@@ -360,7 +483,7 @@ mod tests {
         #[test]
         fn names_come_to_an_end(events in proptest::collection::vec(event(), 0..30)) {
             let address = |n: &u8| IpAddr::from([10, 0, 0, *n]);
-            let mut names = names("node1", Some("n1"));
+            let mut names = NodeNames::new("node1".to_owned(), Some("n1".to_owned()), true);
             let mut known: Vec<IpAddr> = Vec::new();
             for event in events {
                 let before = (names.at, names.is_settled, names.addresses().to_vec());
@@ -371,6 +494,13 @@ mod tests {
                         known.extend(answer.iter().flatten());
                         let gave_way = names.looked_up(answer.ok_or_else(String::new));
                         prop_assert_eq!(gave_way, names.at == before.0 + 1);
+                    }
+                    Event::SlurmTold(n) => {
+                        let asked = matches!(names.next(), Next::AskSlurm(_));
+                        let text = n.as_ref().map(|n| address(n).to_string());
+                        known.extend(n.as_ref().filter(|_| asked).map(address));
+                        prop_assert_eq!(names.slurm_told(node(text.as_deref(), None)), asked);
+                        prop_assert!(!matches!(names.next(), Next::AskSlurm(_)));
                     }
                     Event::Unanswered => {
                         let gave_way = names.unanswered("");

@@ -10,7 +10,8 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use support::tcp::{Server, assert_sent_away, connect, read_exactly};
+use support::slurm::Slurm;
+use support::tcp::{Server, assert_sent_away, connect, read_exactly, reset};
 use support::{Program, Session};
 
 /// Leads nowhere, which is known at once.
@@ -22,6 +23,21 @@ fn on_node(node: &str) -> Program {
         .direct()
         .arg("-v")
         .stand_in("uname", &format!("#!/bin/sh\necho {node}\n"))
+}
+
+/// The same in a job of Slurm's, which calls the node `slurm_node`.
+fn in_slurm(cluster: &Slurm, node: &str, slurm_node: &str) -> Program {
+    cluster
+        .serve(on_node(node))
+        .env("SLURM_JOB_ID", "4711")
+        .env("SLURMD_NODENAME", slurm_node)
+}
+
+/// How many times Slurm was asked for this node.
+fn asked(cluster: &Slurm, node: &str) -> usize {
+    let question = format!("scontrol show node {node}");
+    let questions = cluster.questions();
+    questions.iter().filter(|it| **it == question).count()
 }
 
 /// Starts it with a bash for a job.
@@ -55,7 +71,8 @@ fn told(mut session: Session) -> Vec<String> {
 #[test]
 fn the_name_that_the_shell_printed_is_enough_where_it_answers() {
     let server = Server::on("127.0.0.2");
-    let mut session = start(on_node("127.0.0.2").env("SLURMD_NODENAME", "127.0.0.3"));
+    let cluster = Slurm::new();
+    let mut session = start(in_slurm(&cluster, "127.0.0.2", "127.0.0.3"));
     let port = session.announce(server.port());
     exchange(port, &server);
     exchange(port, &server);
@@ -63,6 +80,7 @@ fn the_name_that_the_shell_printed_is_enough_where_it_answers() {
         told(session),
         ["info: the node answers as 127.0.0.2 (uname -n)"]
     );
+    assert_eq!(asked(&cluster, "127.0.0.3"), 0);
 }
 
 #[test]
@@ -115,7 +133,7 @@ fn a_name_that_keeps_silent_gives_way_after_a_while() {
     let mut session = start(on_node("127.0.0.2").env("SLURMD_NODENAME", "127.0.0.3"));
     let port = session.announce(at.port());
     // One that leaves again, and one that waits.
-    drop(connect(port));
+    reset(connect(port));
     exchange(port, &server);
     exchange(port, &server);
     let lines = told(session);
@@ -139,6 +157,64 @@ fn a_refused_connection_is_an_answer_and_no_other_name_is_tried() {
         told(session),
         ["info: the node answers as 127.0.0.2 (uname -n)"]
     );
+}
+
+#[test]
+fn slurm_is_asked_once_where_no_name_of_the_job_leads_to_the_node() {
+    let server = Server::on("127.0.0.2");
+    let cluster = Slurm::new();
+    cluster.describe_node(
+        "n1.invalid",
+        "NodeName=n1.invalid Arch=x86_64 \n   NodeAddr=127.0.0.2 NodeHostName=n1-ib Version=22.05.8\n",
+    );
+    let mut session = start(in_slurm(&cluster, "node.invalid", "n1.invalid"));
+    let port = session.announce(server.port());
+    exchange(port, &server);
+    exchange(port, &server);
+    let lines = told(session);
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some("info: the node answers as 127.0.0.2 (NodeAddr of Slurm)"),
+        "{lines:?}"
+    );
+    assert_eq!(asked(&cluster, "n1.invalid"), 1);
+}
+
+#[test]
+fn slurms_address_gives_way_to_its_host_name() {
+    let server = Server::on("127.0.0.2");
+    let cluster = Slurm::new();
+    let text = format!("   NodeAddr={UNREACHABLE} NodeHostName=127.0.0.2\n");
+    cluster.describe_node("n1.invalid", &text);
+    let mut session = start(in_slurm(&cluster, "node.invalid", "n1.invalid"));
+    exchange(session.announce(server.port()), &server);
+    let lines = told(session);
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some("info: the node answers as 127.0.0.2 (NodeHostName of Slurm)"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_scontrol_that_is_silent_or_missing_is_not_waited_for() {
+    for is_there in [true, false] {
+        let cluster = Slurm::new();
+        cluster.fall_silent();
+        let program = in_slurm(&cluster, "node.invalid", "n1.invalid");
+        if !is_there {
+            std::fs::remove_file(program.path("bin").join("scontrol")).expect("a stand-in");
+        }
+        let mut session = start(program);
+        let port = session.announce(4711);
+        // As long as it is waited for, the client waits too.
+        assert_sent_away(port);
+        assert_sent_away(port);
+        let lines = told(session);
+        let errors = lines.iter().filter(|it| it.starts_with("error: ")).count();
+        assert_eq!(errors, 1, "{lines:?}");
+        assert_eq!(asked(&cluster, "n1.invalid"), usize::from(is_there));
+    }
 }
 
 #[test]

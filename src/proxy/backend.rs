@@ -1,5 +1,5 @@
-//! The server's end of a connection: the node's names are looked up by short-lived helpers, so that a
-//! slow name service never stalls the streams. Which name is tried when, [`NodeNames`] says.
+//! The server's end of a connection: the node's names are looked up, and Slurm is asked for more, by
+//! errands, so that a slow name service never stalls the streams. Which name is tried when, [`NodeNames`] says.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,8 +11,10 @@ use log::Level;
 use crate::intercept::ProbeAnswer;
 use crate::node_names::{Next, NodeNames};
 use crate::resolve;
+use crate::slurm::Node;
 
 use super::errand::{Errand, Errands, Watch};
+use super::watch::{ANSWER_LIMIT, SlurmCommands};
 
 /// How long the look-up of a name may take.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
@@ -43,7 +45,11 @@ impl Backend {
         let printed = text(&answer.node);
         self.names = Some(match is_here {
             true => NodeNames::settled(printed, Ipv4Addr::LOCALHOST.into()),
-            false => NodeNames::new(printed, answer.slurm_node.as_deref().map(text)),
+            false => {
+                let is_slurm = answer.job.is_some() || answer.slurm_node.is_some();
+                let slurm_node = answer.slurm_node.as_deref().map(text);
+                NodeNames::new(printed, slurm_node, is_slurm)
+            }
         });
     }
 
@@ -63,22 +69,34 @@ impl Backend {
     }
 
     /// Has done what is to be done for the way to the node, where that is not under way.
-    pub(super) fn seek(&mut self, errands: &mut Errands, watch: &mut Watch<'_>) -> Way {
+    pub(super) fn seek(
+        &mut self,
+        errands: &mut Errands,
+        slurm: &SlurmCommands,
+        watch: &mut Watch<'_>,
+    ) -> Way {
         loop {
-            let name = match self.names.as_ref().map(NodeNames::next) {
+            let (errand, command, limit) = match self.names.as_ref().map(NodeNames::next) {
                 None => return Way::Sought,
                 Some(Next::Connect(_)) => return Way::Known,
                 Some(Next::Nothing) => return Way::None,
-                Some(Next::LookUp(name)) => name,
+                Some(Next::LookUp(name)) => {
+                    let mut command = Command::new("/proc/self/exe");
+                    command.arg(resolve::MODE).arg(name);
+                    (Errand::Lookup, command, LOOKUP_LIMIT)
+                }
+                Some(Next::AskSlurm(query)) => (Errand::Node, slurm.command(query), ANSWER_LIMIT),
             };
-            if errands.is_under_way(Errand::Lookup) {
+            if errands.is_under_way(errand) {
                 return Way::Sought;
             }
-            let mut command = Command::new("/proc/self/exe");
-            command.arg(resolve::MODE).arg(name);
-            match errands.start(Errand::Lookup, command, LOOKUP_LIMIT, watch) {
+            match errands.start(errand, command, limit, watch) {
                 Ok(()) => return Way::Sought,
-                Err(error) => self.resolved(Err(format!("cannot be looked up ({error})"))),
+                Err(error) if errand == Errand::Node => {
+                    log::info!("cannot start scontrol: {error}");
+                    self.described(Node::default());
+                }
+                Err(error) => self.resolved(Err(format!("cannot be looked up: {error}"))),
             }
         }
     }
@@ -98,6 +116,22 @@ impl Backend {
             self.gave_way(Level::Info);
         } else if let Some(name) = names.current() {
             log::info!("{name} has {:?}", names.addresses());
+        }
+    }
+
+    /// Slurm was asked for the node, and has given this answer or, past the limit, none.
+    pub(super) fn slurm_told(&mut self, answer: Option<&[u8]>) {
+        if answer.is_none() {
+            let seconds = ANSWER_LIMIT.as_secs();
+            log::info!("scontrol has not answered within {seconds} s");
+        }
+        self.described(answer.map(Node::parse).unwrap_or_default());
+    }
+
+    fn described(&mut self, node: Node) {
+        let gave_way = self.names.as_mut().is_some_and(|it| it.slurm_told(node));
+        if gave_way {
+            self.gave_way(Level::Info);
         }
     }
 

@@ -28,6 +28,8 @@ const ANSWER_LIMIT: usize = 8 * 1024;
 pub(super) enum Errand {
     /// The addresses of a name.
     Lookup,
+    /// What Slurm says of the node.
+    Node,
     /// What Slurm says of the job.
     Job,
     /// Who ended the job.

@@ -19,6 +19,7 @@ use super::door::Door;
 use super::errand::{Errands, Watch};
 use super::in_job::{self, InJob, State};
 use super::listeners::Listeners;
+use super::watch::SlurmCommands;
 use super::{Owner, Source};
 
 /// Most connections at a time; beyond it they wait in the listener's backlog.
@@ -95,6 +96,7 @@ pub(super) struct Net<'a> {
     pub(super) listeners: &'a mut Listeners,
     pub(super) backend: &'a mut Backend,
     pub(super) errands: &'a mut Errands,
+    pub(super) slurm: &'a SlurmCommands,
     pub(super) door: &'a mut Door,
     /// Where connections go through a relay in the job, or that is not known yet.
     pub(super) in_job: &'a mut Option<InJob>,
@@ -107,7 +109,7 @@ impl Net<'_> {
             reactor: self.reactor,
             deadlines: self.deadlines,
         };
-        self.backend.seek(self.errands, &mut watch)
+        self.backend.seek(self.errands, self.slurm, &mut watch)
     }
 }
 

@@ -709,6 +709,7 @@ impl Proxy {
             listeners: &mut self.listeners,
             backend: &mut self.backend,
             errands: &mut self.errands,
+            slurm: &self.slurm,
             door: &mut self.door,
             in_job: &mut self.in_job,
         };

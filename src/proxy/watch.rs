@@ -106,8 +106,11 @@ impl Proxy {
             Errand::Copy => self.copy_made(answer.map(home_copy::parse), now),
             Errand::Lookup => {
                 self.backend.looked_up(answer);
-                let (forwards, mut net) = self.net();
-                forwards.seek(&mut net);
+                self.look_up();
+            }
+            Errand::Node => {
+                self.backend.slurm_told(answer);
+                self.look_up();
             }
         }
     }

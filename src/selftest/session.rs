@@ -130,8 +130,8 @@ fn work(player: &mut Player, client: Client, connection: &TcpStream) -> Result<(
 }
 
 const UNREACHABLE: &str = "The port was announced, but the server behind it was not reached. The \
-    log says why. Frequent causes: a firewall between login and compute nodes, a node whose name \
-    does not resolve here.";
+    log says why. Frequent causes: a firewall between login and compute nodes, a node none of whose \
+    names leads to it from here.";
 
 /// The client's opening: each step is sent when the one before is answered.
 fn open(player: &mut Player, id: &str) -> Result<(), Failure> {

@@ -4,8 +4,10 @@
 //! out, and what a user is shown of it is short.
 
 mod job;
+mod node;
 
 pub use job::{Job, account_query, cancelled_by, job_query};
+pub use node::{Node, node_query};
 
 /// A command: the program, looked up on `PATH`, and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
