@@ -137,17 +137,19 @@ const UNREACHABLE: &str = "The port was announced, but the server behind it was 
 fn open(player: &mut Player, id: &str) -> Result<(), Failure> {
     const STRAY: &str = "Something in the job prints at a time of its own: a start-up file of the \
         shell, or the scheduler. Remote-SSH takes such a line for an answer, too.";
+    const NO_SHELL: &str = "No shell has answered. Run the launch command by hand, with `cat | ` \
+        before it: does `hostname` print a compute node's name?";
     let begin = Instant::now();
-    player.send(script::ready(id).as_bytes())?;
+    let no_shell = |failure: Failure| failure.hint(NO_SHELL);
+    let sent = player.send(script::ready(id).as_bytes());
+    sent.map_err(no_shell)?;
     let ready = format!("ready: {id}");
     // A motd and the like may come before it, but nothing else after.
     let deadline = begin + JOB_LIMIT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let line = player.line(&format!("the line {ready:?} from a shell in the job"), left);
-        let hint = "No shell has answered. Run the launch command by hand, with `cat | ` before \
-            it: does `hostname` print a compute node's name?";
-        if line.map_err(|failure| failure.hint(hint))? == ready {
+        if line.map_err(no_shell)? == ready {
             break;
         }
     }
