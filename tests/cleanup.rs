@@ -821,7 +821,7 @@ fn a_number_used_again_is_not_signalled() {
         let mut other = snapshot_of(pid);
         other.stat.id.start -= 1;
         assert_eq!(end_one(other, identity), Outcome::Gone);
-        assert_eq!(state(pid), 'S');
+        until("it sleeps on", || state(pid) == 'S');
     }
     assert_eq!(
         end_one(snapshot_of(pid), Identity::StartTime),
