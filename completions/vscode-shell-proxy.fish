@@ -18,6 +18,8 @@ complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l adm
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l reach -x -d 'how the server in the job is reached: auto, in-job (by a relay there) or direct'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l reach-host -x -d 'the name or address of this machine that a relay in the job dials'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l reach-ports -x -d 'the ports of which a relay in the job dials one, such as 50000-50999'
+complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l node-domain -x -d 'also look the compute node\'s short name up in this domain'
+complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l node-address -x -d 'also try this name or address of the node, such as %n-ib'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l command -x -d 'the launch command; %a in it is the place of --launch-arg, else its end'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -s S -l salloc-arg -x -d 'an argument for the launch command, such as --salloc-arg=--partition=devel'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l launch-arg -x -d 'an argument for the launch command, such as --salloc-arg=--partition=devel'

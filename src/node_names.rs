@@ -10,6 +10,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::options::{NodeAddress, NodeDomain, short};
 use crate::slurm::{Node, Query, node_query};
 
 /// Most addresses of one name that are tried.
@@ -23,6 +24,15 @@ pub struct NodeNames {
     /// The one that is tried, or was settled; `names.len()` where all have failed.
     at: usize,
     is_settled: bool,
+}
+
+/// Names that follow from what the node calls itself.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Its short name in this domain.
+    pub domain: Option<NodeDomain>,
+    /// What this template makes of it.
+    pub address: Option<NodeAddress>,
 }
 
 /// One of the node's names.
@@ -45,6 +55,8 @@ enum Origin {
     Question,
     SlurmAddress,
     SlurmHostName,
+    Domain,
+    Template,
 }
 
 /// What has to be done.
@@ -61,11 +73,13 @@ pub enum Next<'a> {
 }
 
 impl NodeNames {
-    /// Those of the node that calls itself `printed`, and Slurm `slurm_node`. With `is_slurm` Slurm
-    /// can tell more.
-    pub fn new(printed: String, slurm_node: Option<String>, is_slurm: bool) -> Self {
-        let short = printed.split('.').next().unwrap_or_default();
-        let asked = slurm_node.clone().unwrap_or_else(|| short.to_owned());
+    /// Those of the node that calls itself `printed`, and Slurm `slurm_node`, and what `rules` say of
+    /// it. With `is_slurm` Slurm can tell more.
+    pub fn new(printed: String, slurm_node: Option<String>, is_slurm: bool, rules: &Rules) -> Self {
+        let asked = slurm_node.clone();
+        let asked = asked.unwrap_or_else(|| short(&printed).to_owned());
+        let domain = rules.domain.as_ref().map(|domain| domain.of(&printed));
+        let address = rules.address.as_ref().map(|address| address.of(&printed));
         let mut names = Self {
             names: Vec::new(),
             at: 0,
@@ -78,12 +92,17 @@ impl NodeNames {
         if is_slurm && node_query(&asked).is_some() {
             names.names.push(Name::new(Origin::Question, asked));
         }
+        for (origin, name) in [(Origin::Domain, domain), (Origin::Template, address)] {
+            if let Some(name) = name {
+                names.add(origin, name);
+            }
+        }
         names
     }
 
     /// The name of a node whose address is known, and needs no proof.
     pub fn settled(printed: String, address: IpAddr) -> Self {
-        let mut names = Self::new(printed, None, false);
+        let mut names = Self::new(printed, None, false, &Rules::default());
         names.names[0].addresses = vec![address];
         names.is_settled = true;
         names
@@ -263,6 +282,8 @@ impl fmt::Display for Origin {
             Self::Question => "scontrol show node",
             Self::SlurmAddress => "NodeAddr of Slurm",
             Self::SlurmHostName => "NodeHostName of Slurm",
+            Self::Domain => "node-domain",
+            Self::Template => "node-address",
         })
     }
 }
@@ -273,13 +294,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn names(printed: &str, slurm_node: Option<&str>) -> NodeNames {
-        NodeNames::new(printed.to_owned(), slurm_node.map(str::to_owned), false)
+        NodeNames::new(
+            printed.to_owned(),
+            slurm_node.map(str::to_owned),
+            false,
+            &Rules::default(),
+        )
     }
 
     /// Those of a node of Slurm's, none of which the shell has told has an address.
     fn asking(printed: &str, slurm_node: Option<&str>) -> NodeNames {
         let own = slurm_node.map(str::to_owned);
-        let mut names = NodeNames::new(printed.to_owned(), own, true);
+        let mut names = NodeNames::new(printed.to_owned(), own, true, &Rules::default());
         while names.looked_up(found(&[])) {}
         names
     }
@@ -412,12 +438,43 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_while_slurm_is_asked_settles_it() {
-        let mut names = NodeNames::new("10.0.0.1".to_owned(), None, true);
+        let mut names = NodeNames::new("10.0.0.1".to_owned(), None, true, &Rules::default());
         names.unanswered("timed out");
         assert!(matches!(names.next(), Next::AskSlurm(_)));
         names.connected(ip("10.0.0.1"));
         assert!(!names.slurm_told(node(Some("10.0.0.2"), None)));
         assert_eq!(names.next(), Next::Connect(&[ip("10.0.0.1")]));
+    }
+
+    #[test]
+    fn names_by_rule_come_last_and_none_comes_twice() {
+        let rules = Rules {
+            domain: "cluster".parse().ok(),
+            address: "%n.ib".parse().ok(),
+        };
+        for (printed, host_name, tried) in [
+            ("n1.local", None, &["n1.local", "n1.cluster", "n1.ib"][..]),
+            ("n1.cluster", Some("x"), &["n1.cluster", "x", "n1.ib"]),
+            ("n1", Some("N1.IB"), &["n1", "N1.IB", "n1.cluster"]),
+        ] {
+            let mut names = NodeNames::new(printed.to_owned(), None, true, &rules);
+            let mut seen = Vec::new();
+            loop {
+                match names.next() {
+                    Next::Nothing => break,
+                    Next::LookUp(name) => {
+                        seen.push(name.to_owned());
+                        names.looked_up(found(&[]));
+                    }
+                    Next::AskSlurm(_) => {
+                        assert_eq!(seen.len(), 1, "behind what the shell has told");
+                        names.slurm_told(node(None, host_name));
+                    }
+                    Next::Connect(_) => unreachable!("nothing has an address"),
+                }
+            }
+            assert_eq!(seen, tried);
+        }
     }
 
     #[test]
@@ -483,7 +540,7 @@ mod tests {
         #[test]
         fn names_come_to_an_end(events in proptest::collection::vec(event(), 0..30)) {
             let address = |n: &u8| IpAddr::from([10, 0, 0, *n]);
-            let mut names = NodeNames::new("node1".to_owned(), Some("n1".to_owned()), true);
+            let mut names = NodeNames::new("node1".to_owned(), Some("n1".to_owned()), true, &Rules::default());
             let mut known: Vec<IpAddr> = Vec::new();
             for event in events {
                 let before = (names.at, names.is_settled, names.addresses().to_vec());

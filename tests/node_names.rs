@@ -197,6 +197,38 @@ fn slurms_address_gives_way_to_its_host_name() {
 }
 
 #[test]
+fn names_by_the_sites_rules_come_last() {
+    let cluster = Slurm::new();
+    cluster.describe_node(
+        "n1.invalid",
+        "   NodeAddr=n2.invalid NodeHostName=n1.invalid\n",
+    );
+    // What stands in front of a first dot and an address made of it, as if it were a host's name.
+    for (rules, name) in [
+        (
+            ["--node-domain=0.0.2", "--node-address=%n-invalid"],
+            "127.0.0.2 (node-domain)",
+        ),
+        (
+            ["--node-domain=invalid", "--node-address=%n.0.0.2"],
+            "127.0.0.2 (node-address)",
+        ),
+    ] {
+        let server = Server::on("127.0.0.2");
+        let program = in_slurm(&cluster, "127.invalid", "n1.invalid").args(rules);
+        let mut session = start(program);
+        exchange(session.announce(server.port()), &server);
+        let lines = told(session);
+        let last = format!("info: the node answers as {name}");
+        assert_eq!(lines.last(), Some(&last), "{lines:?}");
+        let faults = "127.invalid (uname -n) has no address here; \
+                      n1.invalid (SLURMD_NODENAME) has no address here; \
+                      n2.invalid (NodeAddr of Slurm) has no address here; trying";
+        assert!(lines.iter().any(|line| line.contains(faults)), "{lines:?}");
+    }
+}
+
+#[test]
 fn a_scontrol_that_is_silent_or_missing_is_not_waited_for() {
     for is_there in [true, false] {
         let cluster = Slurm::new();

@@ -35,6 +35,8 @@ impl Options {
             reach: settings.one("reach")?,
             reach_host: settings.last("reach-host")?,
             reach_ports: settings.last("reach-ports")?,
+            node_domain: settings.last("node-domain")?,
+            node_address: settings.last("node-address")?,
             status_interval: settings.one("status-interval")?,
             launch: launch(settings, command)?,
             env: settings

@@ -10,6 +10,7 @@ mod file;
 mod help;
 mod layers;
 mod merge;
+mod node;
 mod reach;
 mod report;
 mod settings;
@@ -34,6 +35,8 @@ pub use file::{ConfigFile, Profile, Whose};
 pub use help::help;
 pub(crate) use help::listing;
 use layers::Layers;
+pub(crate) use node::short;
+pub use node::{NodeAddress, NodeDomain};
 pub use reach::{Ports, Reach};
 pub use settings::{Origin, Setting, Settings, UsageError};
 pub use stanza::Stanza;
@@ -86,6 +89,10 @@ pub struct Options {
     pub reach_host: Option<String>,
     /// The ports of which it dials one; `None` lets the kernel pick.
     pub reach_ports: Option<Ports>,
+    /// The domain in which the node's short name is looked up too.
+    pub node_domain: Option<NodeDomain>,
+    /// How a further name of the node is made.
+    pub node_address: Option<NodeAddress>,
     /// Seconds up to the first line about a job that waits, 0 for none.
     pub status_interval: u32,
     /// What to launch.

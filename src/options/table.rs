@@ -298,6 +298,22 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        long: "node-domain",
+        value: Value::Word("SUFFIX"),
+        help: "also look the compute node's short name up in this domain",
+        paragraph: "Where connections go directly to the node, and neither what `uname -n` prints \
+                    there nor what Slurm calls it leads to it.",
+        ..PLAIN
+    },
+    Spec {
+        long: "node-address",
+        value: Value::Word("TEMPLATE"),
+        help: "also try this name or address of the node, such as %n-ib",
+        paragraph: "%n is the node's short name, %N what `uname -n` prints there, %% a percent \
+                    sign. It is the last one that is tried.",
+        ..PLAIN
+    },
+    Spec {
         long: "command",
         value: Value::Any("COMMAND"),
         built_in: "salloc",

@@ -165,6 +165,18 @@ fn every_wrong_use_is_named_with_its_remedy() {
              network",
         ),
         (
+            &["--node-domain", "%n.org"],
+            "--node-domain \"%n.org\": a domain is expected, such as cluster.example.org",
+        ),
+        (
+            &["--node-address", "gateway"],
+            "--node-address \"gateway\": %n or %N is expected in it, or it is the same for every node",
+        ),
+        (
+            &["--node-address", "%h-ib"],
+            "--node-address \"%h-ib\": behind % one of n, N and % is expected",
+        ),
+        (
             &["-e", "=x"],
             "--salloc-env \"=x\": NAME or NAME=VALUE is expected, with a NAME that is not empty",
         ),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::intercept::ProbeAnswer;
-use crate::node_names::{Next, NodeNames};
+use crate::node_names::{Next, NodeNames, Rules};
 use crate::resolve;
 use crate::slurm::Node;
 
@@ -20,8 +20,8 @@ use super::watch::{ANSWER_LIMIT, SlurmCommands};
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The compute node, as far as it is known.
-#[derive(Default)]
 pub(super) struct Backend {
+    rules: Rules,
     names: Option<NodeNames>,
     /// The log has said that every name has failed.
     failure_told: bool,
@@ -39,6 +39,15 @@ pub(super) enum Way {
 }
 
 impl Backend {
+    /// A node that is not known yet, which has further names by `rules`.
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            names: None,
+            failure_told: false,
+        }
+    }
+
     /// The shell has told where it runs. With `is_here` that is this very machine, reached by loopback.
     pub(super) fn set_node(&mut self, answer: &ProbeAnswer, is_here: bool) {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
@@ -48,7 +57,7 @@ impl Backend {
             false => {
                 let is_slurm = answer.job.is_some() || answer.slurm_node.is_some();
                 let slurm_node = answer.slurm_node.as_deref().map(text);
-                NodeNames::new(printed, slurm_node, is_slurm)
+                NodeNames::new(printed, slurm_node, is_slurm, &self.rules)
             }
         });
     }

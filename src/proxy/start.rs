@@ -15,6 +15,7 @@ use crate::job_watch::JobWatch;
 use crate::keeper::{self, Launched};
 use crate::launch::Launch;
 use crate::logging::{self, Target};
+use crate::node_names::Rules;
 use crate::opening::Opening;
 use crate::options::{Options, Reach, Workgroup, expand_pid};
 use crate::reactor::{Deadlines, Reactor, Token};
@@ -212,7 +213,10 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         said: Vec::new(),
         listeners,
         forwards,
-        backend: Backend::default(),
+        backend: Backend::new(Rules {
+            domain: options.node_domain.clone(),
+            address: options.node_address.clone(),
+        }),
         errands: Errands::new(inherited),
         slurm: SlurmCommands::new(launch.environment.clone()),
         watch: JobWatch::new(
