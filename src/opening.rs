@@ -7,7 +7,9 @@
 //!
 //! A further question is asked when the one before it is settled: only then it is known that a
 //! shell is there, so the limit of each runs from the moment in which it is asked. The first one
-//! has none: a job may wait in its queue for hours.
+//! has none of its own, since a job may wait in its queue for hours; but whoever takes what comes
+//! from there for a sign of life can give it one ([`Opening::alive`]), and give a further question up
+//! before it was asked, so that the client need not wait for it.
 //!
 //! The machine knows neither streams nor texts' meaning. Its owner takes the answers out of what
 //! the shell writes (see [`crate::intercept::ProbeFilter`]), and decides what an answer that does
@@ -25,6 +27,15 @@ pub struct Step<Q> {
     pub text: Vec<u8>,
     /// How long the answer may take.
     pub limit: Duration,
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue<Q> {
+    /// The probe's, for the client waits.
+    Probe,
+    /// That of the question with this name, which is under way.
+    Question(Q),
 }
 
 /// The questions of one session, from the probe's on.
@@ -75,6 +86,27 @@ impl<Q: Copy + PartialEq> Opening<Q> {
         self.ask(now)
     }
 
+    /// The question `name` is given up at `now`, under way or not asked yet: what the shell gets next,
+    /// if anything.
+    pub fn give_up(&mut self, name: Q, now: Instant) -> Option<&[u8]> {
+        if self.awaits(name) {
+            return self.settle(name, now);
+        }
+        self.further.retain(|step| step.name != name);
+        if self.is_over() {
+            self.deadline = None;
+        }
+        None
+    }
+
+    /// Something is there that should have answered the probe by `at`, if the client waits for that:
+    /// the earliest such moment counts.
+    pub fn alive(&mut self, at: Instant) {
+        if !self.has_begun && !self.is_over() {
+            self.deadline = Some(self.deadline.map_or(at, |before| before.min(at)));
+        }
+    }
+
     /// The question `name`, which is under way, was answered at `now` so that another one takes its
     /// place: what the shell gets next, if anything.
     pub fn follow_up(&mut self, name: Q, step: Step<Q>, now: Instant) -> Option<&[u8]> {
@@ -91,11 +123,15 @@ impl<Q: Copy + PartialEq> Opening<Q> {
         current.is_some_and(|step| step.name == name)
     }
 
-    /// The question that is under way and whose limit `now` has reached; it is said once, and to be
-    /// settled by the owner.
-    pub fn overdue(&mut self, now: Instant) -> Option<Q> {
+    /// The limit that `now` has reached; it is said once, and what it is for is to be settled or given
+    /// up by the owner.
+    pub fn overdue(&mut self, now: Instant) -> Option<Overdue<Q>> {
         self.deadline.take_if(|at| now >= *at)?;
-        self.further.front().map(|step| step.name)
+        if !self.has_begun {
+            return Some(Overdue::Probe);
+        }
+        let current = self.further.front();
+        current.map(|step| Overdue::Question(step.name))
     }
 
     /// The question that is under way, and was overdue, has until `at`.
@@ -182,12 +218,71 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_of_life_gives_the_probe_a_limit_while_the_client_waits() {
+        let now = Instant::now();
+        let mut opening = opening("ab");
+        assert_eq!(opening.overdue(now + 1000 * LIMIT), None, "a queue");
+        opening.alive(now + 2 * LIMIT);
+        opening.alive(now + LIMIT);
+        opening.alive(now + 3 * LIMIT);
+        assert_eq!(opening.deadline(), Some(now + LIMIT), "the earliest");
+        assert_eq!(opening.overdue(now + LIMIT), Some(Overdue::Probe));
+        assert_eq!(opening.deadline(), None);
+        // An answer after all.
+        assert_eq!(opening.begin(now), Some(&b"a\n"[..]));
+        opening.alive(now);
+        assert_eq!(opening.deadline(), Some(now + LIMIT), "the question's own");
+    }
+
+    #[test]
+    fn with_the_probe_alone_a_sign_of_life_is_nothing_to_wait_for() {
+        let mut opening = opening("");
+        opening.alive(Instant::now());
+        assert_eq!(opening.deadline(), None);
+    }
+
+    #[test]
+    fn an_answer_in_time_ends_the_probes_limit() {
+        let now = Instant::now();
+        let mut opening = opening("a");
+        opening.alive(now + LIMIT / 2);
+        opening.begin(now);
+        assert_eq!(opening.overdue(now + LIMIT / 2), None);
+        assert_eq!(opening.deadline(), Some(now + LIMIT));
+    }
+
+    #[test]
+    fn a_question_that_is_given_up_is_never_asked() {
+        let now = Instant::now();
+        // The last one, before and after the first answer; one between others; the one under way.
+        let mut before = opening("a");
+        before.alive(now + LIMIT);
+        assert_eq!(before.give_up('a', now), None);
+        assert_eq!((before.is_over(), before.deadline()), (true, None));
+        assert_eq!(before.begin(now), None);
+
+        let mut between = opening("abc");
+        assert_eq!(between.give_up('b', now), None);
+        assert!(!between.is_over());
+        between.begin(now);
+        assert_eq!(between.give_up('b', now), None);
+        assert_eq!(between.deadline(), Some(now + LIMIT));
+        assert_eq!(between.settle('a', now), Some(&b"c\n"[..]));
+
+        let mut current = opening("ab");
+        current.begin(now);
+        assert_eq!(current.give_up('a', now), Some(&b"b\n"[..]));
+        assert_eq!(current.give_up('b', now), None);
+        assert!(current.is_over());
+    }
+
+    #[test]
     fn a_late_answer_is_told_once_and_the_client_waits_until_it_is_settled() {
         let now = Instant::now();
         let mut opening = opening("a");
         opening.begin(now);
         assert_eq!(opening.overdue(now), None);
-        assert_eq!(opening.overdue(now + LIMIT), Some('a'));
+        assert_eq!(opening.overdue(now + LIMIT), Some(Overdue::Question('a')));
         assert_eq!(
             (opening.overdue(now + LIMIT), opening.deadline()),
             (None, None)

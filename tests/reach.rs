@@ -269,6 +269,27 @@ fn without_a_relay_auto_goes_directly_and_says_why_once() {
 }
 
 #[test]
+fn what_gives_back_the_question_and_no_answer_gets_the_clients_bytes_all_the_same() {
+    // A command that is no shell; and one that a shell's start-up file has written before.
+    for command in ["cat", "echo motd; exec cat"] {
+        let program = Program::proxy().logged().args(["--", "sh", "-c", command]);
+        let mut session = program.start();
+        session.send("the client's\n");
+        if command.contains("motd") {
+            session.expect_line("motd");
+        }
+        session.expect_line("the client's");
+        session.end_stdin();
+        let end = session.wait_for_code(0);
+        let told = end.log.matches("there is no relay in the job").count();
+        let why = "something in the job has written, but no shell has answered";
+        assert!(told == 1 && end.log.contains(why), "{}", end.log);
+        assert_eq!(end.stdout_text().matches("client").count(), 1);
+        session.assert_nothing_left();
+    }
+}
+
+#[test]
 fn where_the_node_lacks_the_program_a_copy_in_the_cache_is_the_relay() {
     let cache = tempfile::tempdir().expect("a directory");
     let mut inode = None;

@@ -50,6 +50,9 @@ pub enum ProbePiece<'a> {
     /// A further question was answered with this word, of letters, digits and `/._+-`; it is never
     /// empty.
     Word(Vec<u8>),
+    /// A line of ours has come back, or an answer that cannot be understood: something is there that
+    /// reads.
+    Echo,
 }
 
 impl Probe {
@@ -216,6 +219,7 @@ impl ProbeFilter {
                     *input = end.map_or(&[], |end| &input[end + 1..]);
                     end?;
                     self.state = State::Passing;
+                    return Some(ProbePiece::Echo);
                 }
                 State::Answer => {
                     let end = input.find_byte(b'\n');
@@ -237,6 +241,7 @@ impl ProbeFilter {
                             Line::Word(word) => ProbePiece::Word(word),
                         });
                     }
+                    return Some(ProbePiece::Echo);
                 }
             }
         }
@@ -339,6 +344,7 @@ mod tests {
                     ProbePiece::Bytes(bytes) => out.extend_from_slice(bytes),
                     ProbePiece::Answer(answer) => answers.push(answer),
                     ProbePiece::Word(word) => words.push(word),
+                    ProbePiece::Echo => {}
                 }
             }
             assert!(input.is_empty() && filter.holds() <= 40);
@@ -387,6 +393,27 @@ mod tests {
             filtered(&[text.as_bytes()]),
             (b"bash$ more".to_vec(), vec![])
         );
+    }
+
+    #[test]
+    fn what_comes_back_without_an_answer_is_a_sign_of_somebody_who_reads() {
+        let (probe, marker) = (probe(), marker());
+        let echo = String::from_utf8(probe.line().to_vec()).unwrap();
+        for (text, signs) in [
+            (echo.as_str(), 1),
+            // A shell without uname.
+            (&format!("{marker}::1::\n"), 1),
+            (&format!("{echo}{marker}:n:1::\n"), 1),
+            (&format!("motd\n{marker}:n:1::\n"), 0),
+            (&format!("motd\n\\echo {marker}:"), 0),
+        ] {
+            let (mut filter, mut found, mut input) =
+                (ProbeFilter::new(&probe, 1), 0, text.as_bytes());
+            while let Some(piece) = filter.next(&mut input) {
+                found += usize::from(piece == ProbePiece::Echo);
+            }
+            assert_eq!(found, signs, "{text}");
+        }
     }
 
     #[test]

@@ -271,7 +271,7 @@ pub const TABLE: &[Spec] = &[
     Spec {
         long: "reach",
         value: Value::Word("HOW"),
-        built_in: "direct",
+        built_in: "auto",
         help: "how the server in the job is reached: auto, in-job (by a relay there) or direct",
         paragraph: "With a relay in the job the server stays on its node's loopback, and the node \
                     connects to the login node. With direct the server listens on all of its \

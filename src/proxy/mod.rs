@@ -35,7 +35,7 @@ use crate::intercept::{ProbeAnswer, STARTUP_ENDED};
 use crate::job_watch::JobWatch;
 use crate::keeper::{Below, Ender, Keeper, Launched, Report, refused_status};
 use crate::logging;
-use crate::opening::Opening;
+use crate::opening::{Opening, Overdue};
 use crate::options::Reach;
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::Pool;
@@ -53,7 +53,7 @@ use in_job::InJob;
 use inlet::Inlet;
 use listeners::Listeners;
 use outlet::{Outlet, Said};
-use reach::Starter;
+use reach::{REPORT_LIMIT, Starter};
 use sink::Io;
 use startup::Startup;
 use watch::SlurmCommands;
@@ -272,12 +272,16 @@ impl Proxy {
                 }
             ),
             Owner::Opening => {
-                if let Some(question) = self.opening.overdue(now) {
-                    match question {
-                        Question::Startup => self.startup_overdue(now),
-                        Question::Relay => self.relay_overdue(now),
-                        Question::Copy => self.copy_made(None, now),
-                    }
+                use Overdue::{Probe, Question as Asked};
+                match self.opening.overdue(now) {
+                    None => {}
+                    Some(Probe) => self.go_directly(
+                        "something in the job has written, but no shell has answered",
+                        now,
+                    ),
+                    Some(Asked(Question::Startup)) => self.startup_overdue(now),
+                    Some(Asked(Question::Relay)) => self.relay_overdue(now),
+                    Some(Asked(Question::Copy)) => self.copy_made(None, now),
                 }
             }
             Owner::Orphans => {
@@ -491,6 +495,9 @@ impl Proxy {
                 Said::Word(word) if word == STARTUP_ENDED => self.startup_ended(now),
                 Said::EndedAside(last) => self.startup_cut_short(stream, &last),
                 Said::Word(word) => self.heed_word(&word, now),
+                Said::Echo => self.heed_life(now + REPORT_LIMIT),
+                Said::Spoken if stream == Stream::Stdout => self.heed_life(now + SILENCE),
+                Said::Spoken => {}
                 Said::AnnouncedSocket => {
                     log::warn!(
                         "the server listens on a Unix socket, which cannot be reached from here: \

@@ -21,6 +21,10 @@ pub(super) enum Said {
     Answered(ProbeAnswer),
     /// A further question of the opening was answered with this word.
     Word(Vec<u8>),
+    /// A question has come back without an answer.
+    Echo,
+    /// The first bytes that are not ours.
+    Spoken,
     /// The stream has ended while it was set aside, with this last line.
     EndedAside(String),
     /// Slurm has told of the job that is asked for.
@@ -36,6 +40,8 @@ pub(super) struct Outlet {
     filter: ProbeFilter,
     /// What reads along, until a shell has answered.
     allocation: Option<AllocationWatch>,
+    /// Something has come that is not ours.
+    has_spoken: bool,
     /// How many bytes may still be read, once the output was cut.
     allowance: Option<u64>,
     /// While it is there: where the stream goes instead of to the client.
@@ -71,6 +77,7 @@ impl Outlet {
             source: Some(source),
             filter,
             allocation: None,
+            has_spoken: false,
             allowance: None,
             aside: None,
             exit,
@@ -260,14 +267,20 @@ impl Outlet {
         let mut input = bytes;
         while let Some(piece) = self.filter.next(&mut input) {
             match piece {
-                ProbePiece::Bytes(mut bytes) => match &mut self.aside {
-                    None => self.exit.pass(bytes, io, said),
-                    Some(output) => {
-                        while let Some(line) = output.next(&mut bytes) {
-                            tell(self.name, &line);
+                ProbePiece::Bytes(mut bytes) => {
+                    if !std::mem::replace(&mut self.has_spoken, true) {
+                        said.push(Said::Spoken);
+                    }
+                    match &mut self.aside {
+                        None => self.exit.pass(bytes, io, said),
+                        Some(output) => {
+                            while let Some(line) = output.next(&mut bytes) {
+                                tell(self.name, &line);
+                            }
                         }
                     }
-                },
+                }
+                ProbePiece::Echo => said.push(Said::Echo),
                 ProbePiece::Answer(answer) => said.push(Said::Answered(answer)),
                 ProbePiece::Word(word) => {
                     if word == STARTUP_ENDED {

@@ -25,8 +25,9 @@ use super::errand::Errand;
 use super::in_job::{Dialled, InJob, State};
 use super::{Owner, Proxy, Question, Source};
 
-/// How long the relay may take from the moment in which the shell is asked to start it.
-const REPORT_LIMIT: Duration = Duration::from_secs(3);
+/// How long the relay may take from the moment in which the shell is asked to start it; and the shell for
+/// its first answer, once something was seen to read what it is asked.
+pub(super) const REPORT_LIMIT: Duration = Duration::from_secs(3);
 /// How much longer where somebody is about to prove to be the relay: one that was sent away then
 /// would take the session for lost.
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
@@ -181,6 +182,17 @@ impl Proxy {
         }
     }
 
+    /// Something in the job shows that it is there: a shell would have answered by `at`.
+    ///
+    /// Nobody has to wait for it who does without a relay, or will not do without: start-up files
+    /// and other schedulers' launch commands write, too, before there is a shell.
+    pub(super) fn heed_life(&mut self, at: Instant) {
+        if self.reach == Reach::Auto && self.in_job.is_some() {
+            self.opening.alive(at);
+            self.deadlines.set(Owner::Opening, self.opening.deadline());
+        }
+    }
+
     /// The job's shell, or what runs there, has answered a question with `word`.
     pub(super) fn heed_word(&mut self, word: &[u8], now: Instant) {
         if !self.opening.awaits(Question::Relay) {
@@ -276,7 +288,7 @@ impl Proxy {
         );
         self.starter = None;
         for question in [Question::Relay, Question::Copy] {
-            self.go_on(|opening| opening.settle(question, now));
+            self.go_on(|opening| opening.give_up(question, now));
         }
         self.look_up();
         let (forwards, mut net) = self.net();

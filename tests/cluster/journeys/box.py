@@ -9,6 +9,7 @@ import pwd
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +133,25 @@ def cluster(*words):
 def path(host, name):
     """A host's file as it is reached from here."""
     return Path(f"/proc/{init_of(host)}/root") / name.lstrip("/")
+
+
+# What mount lays over a place: nothing at all; or the place as it is, without execution.
+NOTHING = [["-t", "tmpfs", "-o", "mode=755", "nothing", "@"]]
+NO_EXECUTION = [["--bind", "@", "@"], ["-o", "remount,bind,noexec", "@"]]
+
+
+@contextmanager
+def laid_over_on_the_nodes(place, mounts=NOTHING):
+    """Lays something over a directory of both nodes, for a while."""
+    nodes = ("node1", "node2")
+    try:
+        for node in nodes:
+            for words in mounts:
+                run(node, "mount", *(place if word == "@" else word for word in words))
+        yield
+    finally:
+        for node in nodes:
+            run(node, "umount", place, ok=False)
 
 
 def jobs(user=None):

@@ -1,5 +1,4 @@
 """A relay inside the job: the server stays on its node's loopback, and nobody dials the node."""
-import contextlib
 import shutil
 
 import box
@@ -156,35 +155,12 @@ def login_shells():
     nothing_left("alice")
 
 
-@contextlib.contextmanager
-def on_the_nodes(put, *places):
-    """Mounts on both nodes, for a while: a file system, as mount takes it, over each of the places."""
-    try:
-        for node in ("node1", "node2"):
-            for place in places:
-                put(node, place)
-        yield
-    finally:
-        for node in ("node1", "node2"):
-            for place in places:
-                run(node, "umount", place, ok=False)
-
-
-def nothing(node, place):
-    run(node, "mount", "-t", "tmpfs", "-o", "mode=755", "none", place)
-
-
-def no_execution(node, place):
-    run(node, "mount", "--bind", place, place)
-    run(node, "mount", "-o", "remount,bind,noexec", place)
-
-
 @journey(13)
 def program_is_not_on_the_node():
     """The nodes do not have the program: a copy of it in the shared home is the relay, made once and used again."""
     cache = box.path("login", "/home/alice/.cache/vscode-shell-proxy")
     shutil.rmtree(cache, ignore_errors=True)
-    with on_the_nodes(nothing, "/usr/local/bin"):
+    with box.laid_over_on_the_nodes("/usr/local/bin"):
         made = set()
         for _ in range(2):
             with Session(*IN_JOB) as session:
@@ -205,7 +181,7 @@ def nothing_may_be_executed_there():
     cache = box.path("login", "/home/alice/.cache")
     cache.mkdir(mode=0o700, exist_ok=True)
     shutil.chown(cache, "alice", "alice")
-    with on_the_nodes(nothing, "/usr/local/bin"), on_the_nodes(no_execution, "/home/alice/.cache"):
+    with box.laid_over_on_the_nodes("/usr/local/bin"), box.laid_over_on_the_nodes("/home/alice/.cache", box.NO_EXECUTION):
         with Session(*IN_JOB) as session:
             session.send("echo never\n")
             status = session.status()

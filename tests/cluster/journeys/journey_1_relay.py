@@ -98,8 +98,8 @@ def a_burst_of_connections():
 
 @journey(1)
 def cursor_second_server_on_loopback():
-    """Cursor's second server on loopback only: its port is refused, the log names the cause, the other works."""
-    with Session(form=cursor("127.0.0.1")) as session:
+    """Without a relay, Cursor's second server on loopback only: its port is refused, the log names the cause, the other works."""
+    with Session("--reach=direct", form=cursor("127.0.0.1")) as session:
         multiplex, code = session.start()
         socks.http(session.connect(code))
         check(not socks.all_of(session, multiplex), "bytes came from a server that cannot be reached")

@@ -52,14 +52,16 @@ def bob_while_the_job_waits():
 
 @journey(3)
 def bob_on_the_compute_node():
-    """bob on the compute node reaches the server itself: only its token protects it there (as documented)."""
-    with Session() as session:
-        session.start()
-        node = session.answers()["node"].split(".")[0]
-        port = server_port(node)
-        check("200 OK" in dial(node, port, "bob"), "the server on the node is not reached by its own loopback")
-        other = "node2" if node == "node1" else "node1"
-        check("200 OK" in dial(other, port, "bob", node), "nor from another node")
+    """bob on the compute node reaches the server itself; without a relay from any node: only its token protects it there (as documented)."""
+    for reach in ("auto", "direct"):
+        with Session(f"--reach={reach}") as session:
+            session.start()
+            node = session.answers()["node"].split(".")[0]
+            port = server_port(node)
+            check("200 OK" in dial(node, port, "bob"), "the server on the node is not reached by its own loopback")
+            other = "node2" if node == "node1" else "node1"
+            from_there = "200 OK" in dial(other, port, "bob", node)
+            check(from_there == (reach == "direct"), f"{reach}: from another node bob gets {'in' if from_there else 'nothing'}")
 
 
 def server_port(node):

@@ -96,7 +96,7 @@ def log_and_tees():
         check(text["stdout"] == session.out.text, f"the copy of stdout is not what the client got: {text['stdout'][-300:]!r}, {session.out.text[-300:]!r}")
         # Log lines are not on stderr with -l, so the copy and what ssh had agree; ssh may have had less at its end.
         check(text["stderr"].startswith(session.err.text) and "Granted" in text["stderr"], "the copy of stderr is not what the client got")
-        check("--on-host=0.0.0.0" in text["stdin"], "the copy of stdin is not what the shell got")
+        check("--on-host=127.0.0.1" in text["stdin"] and "--in-job" in text["stdin"], "the copy of stdin is not what the shell got")
         check(session.token not in text["log"], "the log holds the session's token")
         check(text["log"].count("\n") >= 3, f"the log says little: {text['log']!r}")
         for file in files.values():
