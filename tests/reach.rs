@@ -499,6 +499,32 @@ fn junk_where_the_relay_dials_disturbs_no_transfer_and_no_new_connection() {
 }
 
 #[test]
+fn who_leaves_by_itself_where_the_relay_dials_is_no_news() {
+    let program = proxy("in-job");
+    let tee = program.path("tee");
+    let mut session = program
+        .arg("--tee-stdin")
+        .arg(&tee)
+        .args(["--", "bash"])
+        .start();
+    assert_eq!(session.ask("echo ready"), "ready");
+    let instructions = instructions(&mut session, &tee);
+    // As a relay does whose shell ends while it dials: before it has said anything, and behind its hello.
+    for says in [false, true] {
+        let mut control = TcpStream::connect(instructions.addresses[0]).expect("it listens");
+        if says {
+            let dialler = Dialler::new(Role::Control, [7; 32]);
+            control.write_all(dialler.hello()).expect("hello");
+        }
+    }
+    session.until("both have left", |session| {
+        let left = session.log().matches("has left where the relay").count();
+        (left == 2).then_some(())
+    });
+    assert!(!session.log().contains("refused"), "{}", session.log());
+}
+
+#[test]
 fn the_relay_dials_a_port_of_the_range_at_the_one_address() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let first = taken.local_addr().expect("its address").port();

@@ -296,6 +296,11 @@ impl DialBack {
         };
         let end = (visitor.stream, visitor.token);
         transfer::close(end, Close::Reset, reactor);
+        if let Why::Failed(_) | Why::Ended = why {
+            // Nobody was refused anything. So leaves a relay, too, whose shell ends while it dials.
+            let peer = visitor.peer;
+            return log::debug!("{peer} has left where the relay in the job dials: {why}");
+        }
         if let Some(count) = self.refusals.refused(Instant::now()) {
             log::warn!(
                 "refused a connection from {} to where the relay in the job dials: {why} (refused \
