@@ -14,7 +14,7 @@ pub const STALL_LIMIT: Duration = Duration::from_secs(10);
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long the end of everything below the keeper is awaited. The keeper's own escalation is
 /// shorter; past this it goes on without us.
-pub const END_LIMIT: Duration = Duration::from_secs(20);
+pub const END_LIMIT: Duration = Duration::from_secs(25);
 /// How long the answer to the question why the job has ended is awaited.
 pub const REASON_LIMIT: Duration = Duration::from_secs(2);
 /// How long an announced address waits for the node's name.

@@ -532,3 +532,30 @@ fn without_the_login_side_the_shell_its_descendants_and_the_job_are_ended() {
     let cancelled = std::fs::read_to_string(cancelled).expect("scancel was run");
     assert_eq!(cancelled, "4711\n");
 }
+
+#[test]
+fn the_job_is_cancelled_before_the_shell_is_touched_and_again_where_that_fails() {
+    let mut proxy = Proxy::new();
+    proxy.grace = Duration::from_millis(300);
+    let program = Program::new("setsid").args(["bash", "-i"]);
+    let program = program.env("SLURM_JOB_ID", "4711");
+    let (attempts, shells_pid) = (program.path("attempts"), program.path("pid"));
+    // A controller that is away at first. With the shell's end the scheduler's daemon on the node
+    // kills whatever else is in the job, the cancellation too.
+    let scancel = format!(
+        "#!/bin/sh\nsleep 0.2\nkill -0 $(cat {0}) && echo alive >> {1} || echo gone >> {1}\n\
+         test $(wc -l < {1}) -ge 3\n",
+        shells_pid.display(),
+        attempts.display()
+    );
+    let (mut shell, control) = proxy.start(program.stand_in("scancel", &scancel));
+    shell.send(format!("echo $$ > {}\n", shells_pid.display()));
+    shell.until("the shell's pid is known", |_| {
+        let pid = std::fs::read_to_string(&shells_pid).ok()?;
+        pid.ends_with('\n').then_some(())
+    });
+    drop((control, proxy));
+    shell.wait();
+    let attempts = std::fs::read_to_string(attempts).expect("scancel was run");
+    assert_eq!(attempts, "alive\nalive\nalive\n");
+}

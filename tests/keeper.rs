@@ -21,7 +21,7 @@ use support::BOUND;
 use support::processes::{Mark, Process};
 use support::slurm::Slurm;
 use support::wrapper;
-use vscode_shell_proxy::ending::{self, CANCEL_LIMIT, GRACE, JobId, Status};
+use vscode_shell_proxy::ending::{self, CANCEL_LIMIT, GRACE, JobId, KILL_LIMIT, Status};
 use vscode_shell_proxy::keeper::{self, Keeper, Report};
 use vscode_shell_proxy::launch::{Environment, Launch};
 use vscode_shell_proxy::sys::channel;
@@ -157,6 +157,18 @@ impl Kept {
                 Some(Report::Log { text, .. }) => self.log.push(text),
                 Some(report) => return report,
                 None => await_readable(self.keeper().control(), "a report"),
+            }
+        }
+    }
+
+    /// Waits until this line of the log has come, before any other report.
+    #[track_caller]
+    fn expect_log(&mut self, line: &str) {
+        while self.log.last().is_none_or(|last| last != line) {
+            match self.keeper().report().expect("a report") {
+                Some(Report::Log { text, .. }) => self.log.push(text),
+                Some(other) => panic!("{other:?}, log: {:?}", self.log),
+                None => await_readable(self.keeper().control(), line),
             }
         }
     }
@@ -877,64 +889,85 @@ fn a_job_that_is_not_released_in_time_is_cancelled() {
 }
 
 #[test]
-fn a_cancellation_that_hangs_delays_the_kill_by_three_seconds() {
+fn a_cancellation_that_hangs_delays_the_kill_by_three_seconds_and_goes_on() {
     let cluster = Slurm::new();
     cluster.hang_scancel();
     let (mut kept, job) = deaf_salloc(&cluster);
     let began = Instant::now();
     kept.keeper().end();
     kept.expect(Report::Ended(Status::Signal(9)));
-    kept.expect_done();
     let took = began.elapsed();
     assert!(
         took >= GRACE + CANCEL_LIMIT && took < ending::BOUND,
         "{took:?}"
     );
+    kept.expect_done();
+    let took = began.elapsed();
+    assert!(took >= ending::BOUND - KILL_LIMIT, "{took:?}");
     let stuck = format!("cannot cancel job {job}: scancel does not end");
     assert!(kept.log.contains(&stuck), "{:?}", kept.log);
 }
 
-#[test]
-fn a_cancellation_that_hangs_is_not_waited_for_when_nothing_else_is_left() {
-    let cluster = Slurm::new();
-    cluster.hang_scancel();
-    let mut kept = Kept::start("sleep", &["600"], &cluster.variables());
+/// A keeper whose launch command was killed, and that knows a job.
+fn killed(job: u32, env: &[(&str, OsString)]) -> Kept {
+    let mut kept = Kept::start("/bin/sleep", &["600"], env);
     let launch = kept.expect_started();
-    kept.set_job(4711);
+    kept.set_job(job);
     kill(Pid::from_raw(launch), Signal::SIGKILL).expect("kill");
     kept.expect(Report::Ended(Status::Signal(9)));
-    let began = Instant::now();
+    kept
+}
+
+#[test]
+fn a_controller_that_is_away_for_a_moment_keeps_no_job() {
+    let cluster = Slurm::new();
+    cluster.go_away();
+    let mut kept = Kept::salloc(&cluster, &[]);
+    let salloc = kept.expect_started();
+    kept.say("echo $SLURM_JOB_ID\n");
+    let job = kept.number();
+    kept.set_job(job.cast_unsigned());
+    kill(Pid::from_raw(salloc), Signal::SIGKILL).expect("kill");
+    kept.expect(Report::Ended(Status::Signal(9)));
     kept.keeper().end();
+    let away = format!("cannot cancel job {job} yet: exit status 8; it is tried again");
+    kept.expect_log(&away);
+    assert_eq!(cluster.state(), "RUNNING");
+    cluster.come_back();
     kept.expect_done();
-    let took = began.elapsed();
-    assert!(
-        took >= CANCEL_LIMIT && took < GRACE,
-        "{took:?}: {:?}",
-        kept.log
+    assert_eq!(cluster.state(), "CANCELLED");
+    let cancelled = format!("job {job} cancelled");
+    assert_eq!(
+        kept.log,
+        [format!("cancelling job {job}"), away, cancelled],
+        "each is said once"
     );
 }
 
 #[test]
-fn a_cancellation_that_fails_is_logged() {
+fn a_cancellation_that_fails_to_the_end_is_logged() {
     let cluster = Slurm::new();
-    let nowhere = [("PATH", OsString::from("/nowhere"))];
-    for (env, reason) in [
-        (&cluster.variables()[..], "exit status 1"),
-        (
-            &nowhere[..],
-            "scancel: No such file or directory (os error 2)",
-        ),
-    ] {
-        let mut kept = Kept::start("/bin/sleep", &["600"], env);
-        let launch = kept.expect_started();
-        kept.set_job(999);
-        kill(Pid::from_raw(launch), Signal::SIGKILL).expect("kill");
-        kept.expect(Report::Ended(Status::Signal(9)));
-        kept.keeper().end();
-        kept.expect_done();
-        let line = format!("cannot cancel job 999: {reason}");
-        assert!(kept.log.contains(&line), "{line} in {:?}", kept.log);
-    }
+    cluster.go_away();
+    let mut kept = killed(999, &cluster.variables());
+    let began = Instant::now();
+    kept.keeper().end();
+    kept.expect_done();
+    let took = began.elapsed();
+    assert!(took > GRACE && took <= ending::BOUND, "{took:?}");
+    let last = "cannot cancel job 999: exit status 8";
+    assert_eq!(kept.log.last().map(String::as_str), Some(last));
+    assert_eq!(kept.log.len(), 3, "{:?}", kept.log);
+}
+
+#[test]
+fn without_scancel_nothing_is_tried_again() {
+    let mut kept = killed(999, &[("PATH", OsString::from("/nowhere"))]);
+    let began = Instant::now();
+    kept.keeper().end();
+    kept.expect_done();
+    assert!(began.elapsed() < GRACE);
+    let line = "cannot cancel job 999: scancel: No such file or directory (os error 2)";
+    assert_eq!(kept.log, [line]);
 }
 
 /// Two programs for tests with a user who may not signal what he starts.

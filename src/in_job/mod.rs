@@ -7,7 +7,8 @@
 //! # Its end
 //! It ends with the shell, of which it learns at once; when the proxy says so; on SIGTERM. Where the
 //! control connection is lost and does not come back within the grace, the login side is gone without
-//! a word: then it ends the shell, everything below that, and the job ([`Ender`]), and leaves.
+//! a word: then it has the job cancelled, ends the shell and everything below that ([`Ender`]), and
+//! leaves.
 //! Streams that are relayed already are not touched while the control connection is away.
 //!
 //! # What it costs

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use log::Level;
-use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpid, kill_process_group};
 
-use crate::ending::{Cancel, Ending, JobId, Outcome, Pass, Status, Steps};
+use crate::ending::{Attempt, Cancel, Ending, JobId, Outcome, Pass, Status, Steps};
 use crate::sys::descendants::{self, Identity, Process, Scope};
 use crate::sys::reap::{self, Left};
 use crate::sys::spawn::{Inherited, Standing, Terms, spawn};
@@ -51,14 +51,14 @@ pub enum Launched {
 /// Something worth a line in the log.
 #[derive(Debug)]
 pub enum Note {
-    /// `scancel` was started.
+    /// `scancel` was started for the first time.
     Cancelling(JobId),
-    /// `scancel` ended.
-    Cancelled(JobId, Status),
-    /// `scancel` could not be started.
-    NoCancel(JobId, io::Error),
-    /// `scancel` did not end in time.
-    CancelStuck(JobId),
+    /// `scancel` succeeded.
+    Cancelled(JobId),
+    /// `scancel` failed for the first time, and is tried again.
+    NotYetCancelled(JobId, io::Error),
+    /// `scancel` is not tried again.
+    NotCancelled(JobId, io::Error),
     /// SIGTERM was not enough for so many processes.
     Killing(usize),
     /// A process could not be signalled.
@@ -73,6 +73,14 @@ pub enum Note {
 /// its first few.
 const NOTES: usize = 16;
 
+/// What the log has been told, and is not told again.
+#[derive(Debug, Default)]
+struct Said {
+    cancelling: bool,
+    not_yet: bool,
+    gave_up: bool,
+}
+
 /// An end that is going on.
 ///
 /// Its owner is a child subreaper, reaps (see [`crate::sys::reap`]), and tells of each child that
@@ -86,6 +94,9 @@ pub struct Ender {
     /// Who got SIGTERM: one more could mean "hurry, leave it undone" to a program.
     told: Vec<Identity>,
     cancel: Option<(Pid, JobId)>,
+    /// `scancel` was killed.
+    stopped: bool,
+    said: Said,
     /// Whether SIGKILL was used.
     killing: bool,
     /// Whether a child was reaped since the last [`Ender::settle`].
@@ -107,6 +118,8 @@ impl Ender {
             inherited,
             told: Vec::new(),
             cancel: None,
+            stopped: false,
+            said: Said::default(),
             killing: false,
             reaped: false,
             notes: VecDeque::new(),
@@ -127,8 +140,12 @@ impl Ender {
     pub fn reaped(&mut self, now: Instant, pid: Pid, status: Status) {
         self.reaped = true;
         let steps = if let Some((_, job)) = self.cancel.take_if(|(cancel, _)| *cancel == pid) {
-            self.note(Note::Cancelled(job, status));
-            self.ending.cancel_ended(now)
+            let attempt = match status {
+                Status::Code(0) => Ok(()),
+                _ if self.stopped => Err(io::Error::other(format!("{SCANCEL} does not end"))),
+                failed => Err(io::Error::other(failed.to_string())),
+            };
+            self.cancel_ended(now, job, attempt)
         } else if self.below.launch == Launched::Running(pid) {
             self.below.launch = Launched::Ended(status);
             self.ending.launch_ended(now, status)
@@ -158,9 +175,6 @@ impl Ender {
     pub fn timeout(&mut self, now: Instant) {
         let steps = self.ending.timeout(now);
         self.perform(now, steps);
-        if self.ending.outcome() == Some(Outcome::GaveUp) {
-            self.note(Note::GaveUp);
-        }
     }
 
     /// When [`Ender::timeout`] is to be called next.
@@ -189,19 +203,21 @@ impl Ender {
             Some(Cancel::Start(job)) => match self.start_cancel() {
                 Ok(pid) => {
                     self.cancel = Some((pid, job));
-                    self.note(Note::Cancelling(job));
+                    if !std::mem::replace(&mut self.said.cancelling, true) {
+                        self.note(Note::Cancelling(job));
+                    }
                 }
                 Err(error) => {
-                    self.note(Note::NoCancel(job, error));
-                    pass = self.ending.cancel_ended(now).pass.or(pass);
+                    let error = io::Error::new(error.kind(), format!("{SCANCEL}: {error}"));
+                    pass = self.cancel_ended(now, job, Err(error)).pass.or(pass);
                 }
             },
             Some(Cancel::Stop) => {
-                if let Some((pid, job)) = self.cancel.take() {
-                    // Not reaped yet, so the pid is still its own. An error means that it is
-                    // already dead.
-                    let _ = kill_process(pid, Signal::KILL);
-                    self.note(Note::CancelStuck(job));
+                if let Some((pid, _)) = self.cancel {
+                    // Not reaped yet, so the pid is still its own, and its group's. An error means
+                    // that it is already dead.
+                    let _ = kill_process_group(pid, Signal::KILL);
+                    self.stopped = true;
                 }
             }
             None => {}
@@ -209,6 +225,35 @@ impl Ender {
         if let Some(pass) = pass {
             self.signal(pass);
         }
+        if self.outcome() == Some(Outcome::GaveUp)
+            && !std::mem::replace(&mut self.said.gave_up, true)
+        {
+            self.note(Note::GaveUp);
+        }
+    }
+
+    /// An attempt at the cancellation is over.
+    fn cancel_ended(&mut self, now: Instant, job: JobId, attempt: io::Result<()>) -> Steps {
+        let steps = self.ending.cancel_ended(
+            now,
+            match &attempt {
+                Ok(()) => Attempt::Done,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Attempt::Impossible,
+                Err(_) => Attempt::Failed,
+            },
+        );
+        match attempt {
+            Ok(()) => self.note(Note::Cancelled(job)),
+            Err(error) if !self.ending.is_cancelling() => {
+                self.note(Note::NotCancelled(job, error));
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.said.not_yet, true) {
+                    self.note(Note::NotYetCancelled(job, error));
+                }
+            }
+        }
+        steps
     }
 
     fn start_cancel(&self) -> io::Result<Pid> {
@@ -337,7 +382,7 @@ impl Note {
     /// How much it matters.
     pub fn level(&self) -> Level {
         match self {
-            Self::Cancelling(_) | Self::Cancelled(_, Status::Code(0)) => Level::Info,
+            Self::Cancelling(_) | Self::Cancelled(_) => Level::Info,
             Self::Killing(_) => Level::Info,
             Self::GaveUp => Level::Error,
             _ => Level::Warn,
@@ -349,10 +394,11 @@ impl Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cancelling(job) => write!(f, "cancelling job {job}"),
-            Self::Cancelled(job, Status::Code(0)) => write!(f, "job {job} cancelled"),
-            Self::Cancelled(job, status) => write!(f, "cannot cancel job {job}: {status}"),
-            Self::NoCancel(job, error) => write!(f, "cannot cancel job {job}: {SCANCEL}: {error}"),
-            Self::CancelStuck(job) => write!(f, "cannot cancel job {job}: {SCANCEL} does not end"),
+            Self::Cancelled(job) => write!(f, "job {job} cancelled"),
+            Self::NotYetCancelled(job, error) => {
+                write!(f, "cannot cancel job {job} yet: {error}; it is tried again")
+            }
+            Self::NotCancelled(job, error) => write!(f, "cannot cancel job {job}: {error}"),
             Self::Killing(count) => write!(f, "killing {count} processes that did not end in time"),
             Self::NoSignal(pid, error) => {
                 write!(f, "cannot signal process {}: {error}", pid.as_raw_pid())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::session::{Event, Session, Wish};
 
 /// The longest that an end may take after its cause: the rest of the output, then the keeper.
-const LONGEST: Duration = Duration::from_secs(60 + 20);
+const LONGEST: Duration = Duration::from_secs(60 + 25);
 
 struct Observer {
     session: Session,

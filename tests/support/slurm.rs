@@ -101,6 +101,16 @@ impl Slurm {
         mkfifo(&self.path("stuck"), Mode::S_IRWXU).expect("a named pipe");
     }
 
+    /// From now on `scancel` fails, until [`Self::come_back`].
+    pub fn go_away(&self) {
+        File::create(self.path("away")).expect("created");
+    }
+
+    /// The cluster's controller is there again.
+    pub fn come_back(&self) {
+        fs::remove_file(self.path("away")).expect("removed");
+    }
+
     /// What Slurm says of the only job beside its state: `left`, `start` or `reason`.
     pub fn tell(&self, what: &str, text: &str) {
         let [(id, _)] = self.jobs()[..] else {
