@@ -2,10 +2,10 @@
 import re
 
 import box
-from box import check, eventually, jobs, nothing_left, run, scontrol
+from box import check, jobs, nothing_left, run, scontrol
 from client import PROXY, Session
 from journey import journey
-from journey_2_ends import BOTH, full_cluster
+from journey_2_ends import BOTH, full_cluster, resume
 
 
 def said(session, pattern, start=0, limit=30):
@@ -72,11 +72,7 @@ def a_lost_node_is_told():
             said(session, rf"job {job} has lost its node")
             session.wait()
         finally:
-            run("login", "scontrol", "update", f"NodeName={node}", "State=RESUME", ok=False)
-            eventually(
-                30, lambda: f"{node} does not come back:\n{scontrol('show', 'node', node)}",
-                lambda: "idle" in run("login", "sinfo", "-h", "-n", node, "-o", "%t"),
-            )
+            resume(node)
     nothing_left("alice")
 
 

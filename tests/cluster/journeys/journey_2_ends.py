@@ -120,6 +120,17 @@ def time_limit_is_reached():
         ended(session, JOB_TAKEN, "the time limit")
 
 
+def resume(node):
+    """A node that was set down is there again."""
+    # One that answers may have come back by itself, and cannot be resumed then.
+    run("login", "scontrol", "update", f"NodeName={node}", "State=RESUME", ok=False)
+    # sinfo was seen to call such a node otherwise for as long as 30 s, which slurmctld called idle.
+    eventually(
+        30, lambda: f"{node} does not come back:\n{scontrol('show', 'node', node)}",
+        lambda: " State=IDLE" in scontrol("show", "node", node),
+    )
+
+
 @journey(2, *BOTH)
 def node_goes_down():
     """The job's node is set down."""
@@ -129,9 +140,7 @@ def node_goes_down():
         try:
             ended(session, NODE_LOST, "the node's loss")
         finally:
-            # A node that answers may have come back by itself, and cannot be resumed then.
-            run("login", "scontrol", "update", f"NodeName={node}", "State=RESUME", ok=False)
-            eventually(30, lambda: f"{node} does not come back", lambda: "idle" in run("login", "sinfo", "-h", "-n", node, "-o", "%t"))
+            resume(node)
 
 
 @journey(2, *BOTH)
