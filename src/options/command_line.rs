@@ -55,7 +55,7 @@ impl CommandLine {
         let mut found: Vec<(usize, Setting)> = Vec::new();
         for spec in on_command_line() {
             let settings = spec.names().flat_map(|name| given(&matches, spec, name));
-            found.extend(settings.map(|(position, value)| {
+            for (position, value) in settings {
                 let value = match value.strip_prefix('=') {
                     Some(rest) if raw.contains(&format!("-{}{value}", spec.short)) => {
                         rest.to_owned()
@@ -68,10 +68,11 @@ impl CommandLine {
                     value,
                     origin: Origin::CommandLine,
                 };
-                (position, setting)
-            }));
+                // In the order of the line; those of one argument in that of the table.
+                let at = found.partition_point(|(before, _)| *before <= position);
+                found.insert(at, (position, setting));
+            }
         }
-        found.sort_by_key(|(position, _)| *position);
         Ok(Self {
             settings: found.into_iter().map(|(_, setting)| setting).collect(),
             command,

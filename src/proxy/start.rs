@@ -284,10 +284,10 @@ fn bind(
     backlog: u32,
 ) -> Result<(std::os::fd::OwnedFd, SocketAddr), StartError> {
     let listen = |error| cannot(format_args!("listen on {host} port {port}"), error);
-    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(listen)?.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let addresses = (host, port).to_socket_addrs().map_err(listen)?;
+    let (first, then): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv4);
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
+    for address in first.into_iter().chain(then) {
         match tcp::listener(address, backlog) {
             Ok(bound) => {
                 warn_unreachable(bound.1.ip());

@@ -1,7 +1,5 @@
 //! Which data connection belongs to whom: the proxy's books, and the relay's.
 
-use std::collections::BTreeMap;
-
 /// The proxy's books of the data connections: which one is the spare, which client waits for which
 /// number, and which orders the relay has not answered.
 ///
@@ -13,12 +11,14 @@ pub struct Pairing<C, D> {
     /// The number that no client has yet: the spare's.
     next: u64,
     spare: Option<D>,
-    /// Invariant: every number is less than `next`, and no entry is paired and answered.
-    clients: BTreeMap<u64, Client<C>>,
+    /// Invariant: every number is less than `next`, they ascend, and no entry is paired and
+    /// answered.
+    clients: Vec<Client<C>>,
 }
 
 #[derive(Clone, Debug)]
 struct Client<C> {
+    number: u64,
     client: C,
     paired: bool,
     answered: bool,
@@ -41,7 +41,7 @@ impl<C, D> Default for Pairing<C, D> {
         Self {
             next: 0,
             spare: None,
-            clients: BTreeMap::new(),
+            clients: Vec::new(),
         }
     }
 }
@@ -54,12 +54,12 @@ impl<C: Copy, D> Pairing<C, D> {
         // Not within a thousand years of a million clients a second.
         self.next = self.next.wrapping_add(1);
         let connection = self.spare.take();
-        let entry = Client {
+        self.clients.push(Client {
+            number,
             client,
             paired: connection.is_some(),
             answered: false,
-        };
-        self.clients.insert(number, entry);
+        });
         (number, connection)
     }
 
@@ -68,12 +68,10 @@ impl<C: Copy, D> Pairing<C, D> {
         if number == self.next {
             return Arrival::Spare(self.spare.replace(connection));
         }
-        match self.clients.get_mut(&number) {
-            Some(entry) if !entry.paired => {
-                entry.paired = true;
-                let client = entry.client;
-                self.strike(number);
-                Arrival::For(client, connection)
+        match self.find(number) {
+            Some(at) if !self.clients[at].paired => {
+                self.clients[at].paired = true;
+                Arrival::For(self.strike(at), connection)
             }
             _ => Arrival::Unwanted(connection),
         }
@@ -91,10 +89,9 @@ impl<C: Copy, D> Pairing<C, D> {
 
     /// The relay has reached the target of this number; whose it is, where that was not known yet.
     pub fn opened(&mut self, number: u64) -> Option<C> {
-        let entry = self.clients.get_mut(&number)?;
-        let first = !std::mem::replace(&mut entry.answered, true);
-        let client = entry.client;
-        self.strike(number);
+        let at = self.find(number)?;
+        let first = !std::mem::replace(&mut self.clients[at].answered, true);
+        let client = self.strike(at);
         first.then_some(client)
     }
 
@@ -107,25 +104,31 @@ impl<C: Copy, D> Pairing<C, D> {
     /// The client with this number is gone, or its data connection is. One that still arrives is
     /// unwanted.
     pub fn gone(&mut self, number: u64) -> Option<C> {
-        self.clients.remove(&number).map(|entry| entry.client)
+        let at = self.find(number)?;
+        Some(self.clients.remove(at).client)
     }
 
     /// The orders that have no answer, in the order of their numbers: they are given again on a new
     /// control connection.
     pub fn unanswered(&self) -> impl Iterator<Item = (u64, C)> {
         (self.clients.iter())
-            .filter(|(_, entry)| !entry.answered)
-            .map(|(number, entry)| (*number, entry.client))
+            .filter(|entry| !entry.answered)
+            .map(|entry| (entry.number, entry.client))
     }
 
-    fn strike(&mut self, number: u64) {
-        if self
-            .clients
-            .get(&number)
-            .is_some_and(|entry| entry.paired && entry.answered)
-        {
-            self.clients.remove(&number);
+    fn find(&self, number: u64) -> Option<usize> {
+        let found = (self.clients).binary_search_by_key(&number, |entry| entry.number);
+        found.ok()
+    }
+
+    /// Forgets the entry at `at` once it is paired and answered; whose it is.
+    fn strike(&mut self, at: usize) -> C {
+        let entry = &self.clients[at];
+        let client = entry.client;
+        if entry.paired && entry.answered {
+            self.clients.remove(at);
         }
+        client
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,18 +60,24 @@ fn ask(addresses: &[SocketAddr]) -> Listener {
 
 /// The look-up cannot be interrupted, so a thread makes it, and is left to it if it takes too long.
 fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let (sender, receiver) = mpsc::channel();
-    let host = host.to_owned();
+    let answer = Arc::new((Mutex::new(None), Condvar::new()));
+    let (theirs, host) = (answer.clone(), host.to_owned());
     thread::spawn(move || {
         let addresses = (host.as_str(), port)
             .to_socket_addrs()
             .map(Iterator::collect);
-        // Nobody may be waiting any more.
-        let _ = sender.send(addresses);
+        *lock(&theirs.0) = Some(addresses);
+        theirs.1.notify_one();
     });
-    receiver
-        .recv_timeout(ATTEMPT_LIMIT)
-        .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+    let (addresses, come) = &*answer;
+    let waited = come.wait_timeout_while(lock(addresses), ATTEMPT_LIMIT, |it| it.is_none());
+    let (mut addresses, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    (addresses.take()).unwrap_or_else(|| Err(ErrorKind::TimedOut.into()))
+}
+
+/// Nobody panics with the lock in hand.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The processes below this one: as it is a subreaper, all that the second copy has left. A `/proc`

@@ -22,13 +22,13 @@ pub fn addresses() -> io::Result<impl Iterator<Item = IpAddr>> {
 /// Of getifaddrs(3).
 pub fn reachable_addresses() -> io::Result<Vec<IpAddr>> {
     let needed = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    let mut reachable: Vec<IpAddr> = getifaddrs()?
+    let reachable = getifaddrs()?
         .filter(|interface| interface.flags.contains(needed))
         .filter_map(|interface| address(&interface))
-        .filter(|address| !is_confined(*address))
-        .collect();
-    reachable.sort_by_key(IpAddr::is_ipv6);
-    Ok(reachable)
+        .filter(|address| !is_confined(*address));
+    let (mut first, then): (Vec<_>, Vec<_>) = reachable.partition(IpAddr::is_ipv4);
+    first.extend(then);
+    Ok(first)
 }
 
 /// Whether `address` means something on one machine, or on one wire, only.

@@ -154,16 +154,17 @@ pub fn leave_streams(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 
 /// Closes every descriptor but the standard streams and `kept`.
 fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut numbers: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
-    numbers.sort_unstable();
     let mut first = 3;
-    for number in numbers.into_iter().chain([RawFd::MAX]) {
-        if first < number {
-            close_range(first, number - 1)?;
+    loop {
+        let kept = kept.iter().map(AsRawFd::as_raw_fd);
+        let Some(next) = kept.filter(|number| *number >= first).min() else {
+            return close_range(first, RawFd::MAX - 1);
+        };
+        if first < next {
+            close_range(first, next - 1)?;
         }
-        first = first.max(number.saturating_add(1));
+        first = next.saturating_add(1);
     }
-    Ok(())
 }
 
 /// Closes `first` to `last`, both included.

@@ -379,10 +379,10 @@ fn a_connection_takes_23_system_calls_and_two_to_know_whose_it_is_or_37_with_a_r
 }
 
 #[test]
-fn the_program_has_at_most_870_kilobytes() {
+fn the_program_has_at_most_800_kilobytes() {
     let bytes = std::fs::metadata(release())
         .expect("the release build")
         .len();
     println!("{bytes} bytes");
-    assert!(bytes <= 870_000, "{bytes} bytes");
+    assert!(bytes <= 800_000, "{bytes} bytes");
 }
