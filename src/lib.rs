@@ -11,7 +11,7 @@
 //! proxy   in_job   selftest   keeper   cleanup   configuration
 //! transfer   launch   home_copy
 //! reactor   logging   sys                       system calls live here and above
-//! job_watch   node_names                                  pure
+//! job_watch   node_names   session_limit                  pure
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
 //! admission   reach   slurm                               pure
 //! ```
@@ -42,6 +42,7 @@ pub mod relay;
 pub mod resolve;
 pub mod selftest;
 pub mod session;
+pub mod session_limit;
 pub mod slurm;
 pub mod sys;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -64,6 +64,14 @@ pub fn notice(text: fmt::Arguments<'_>) {
     let _ = Stderr.write(line.as_bytes());
 }
 
+/// An error that the caller says on stderr, whatever the log's level; it also stands in a log that is
+/// a file.
+pub fn record(error: &dyn fmt::Display) {
+    if lines().has_file {
+        log::error!("{error}");
+    }
+}
+
 /// From now on lines for stderr wait for [`take`].
 pub fn queue() {
     lines().queueing = true;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use vscode_shell_proxy::options::{self, CommandLine, Request, UsageError};
 use vscode_shell_proxy::sys::login::login;
-use vscode_shell_proxy::{configuration, home_copy, in_job, keeper, proxy, resolve, selftest};
+use vscode_shell_proxy::{
+    configuration, home_copy, in_job, keeper, logging, proxy, resolve, selftest,
+};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -42,7 +44,10 @@ fn main() -> ExitCode {
         Ok(Request::SwitchedOff(text)) => complain(&text, 1),
         Ok(Request::Run(options)) => match proxy::start(&options) {
             Ok(proxy) => proxy.run().into(),
-            Err(error) => complain(&error, 1),
+            Err(error) => {
+                logging::record(&error);
+                complain(&error, 1)
+            }
         },
         Ok(Request::SelfTest(options, args)) => selftest::run(&options, args),
         Err(error) => complain(&error, 2),

@@ -331,12 +331,12 @@ impl Ender {
                 Pass::Kill => &[Signal::KILL],
                 _ if self.told.contains(&process.identity) => continue,
                 Pass::Terminate | Pass::TerminateOrphans
-                    if process.is_salloc && (self.below.hung_up || has_command(process)) =>
+                    if process.is_salloc() && (self.below.hung_up || has_command(process)) =>
                 {
                     continue;
                 }
                 Pass::TerminateOrphans if !is_orphan(process) => continue,
-                Pass::TerminateRest if !process.is_salloc => continue,
+                Pass::TerminateRest if !process.is_salloc() => continue,
                 // An interactive shell ignores SIGTERM, but not the hang-up; a stopped process
                 // takes neither before it is continued. salloc releases its job on SIGTERM, and
                 // with SIGHUP some versions leave before they have.

@@ -38,6 +38,7 @@ impl Options {
             node_domain: settings.last("node-domain")?,
             node_address: settings.last("node-address")?,
             status_interval: settings.one("status-interval")?,
+            max_sessions: settings.one("max-sessions")?,
             launch: launch(settings, command)?,
             env: settings
                 .of("salloc-env")

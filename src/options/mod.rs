@@ -95,6 +95,8 @@ pub struct Options {
     pub node_address: Option<NodeAddress>,
     /// Seconds up to the first line about a job that waits, 0 for none.
     pub status_interval: u32,
+    /// How many sessions the user may run on this machine at a time, 0 for any number.
+    pub max_sessions: u32,
     /// What to launch.
     pub launch: LaunchChoice,
     /// Variables for its environment. A name may occur twice; the later one counts.

@@ -391,6 +391,15 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        long: "max-sessions",
+        value: Value::Number { min: 0, max: 1000 },
+        built_in: "0",
+        help: "how many sessions a user may run on one login node; 0 for any number",
+        paragraph: "One more is refused with a line that names the others, and exit status 1. All of \
+                    the user's on the machine count, those of other profiles too.",
+        ..PLAIN
+    },
+    Spec {
         long: "self-test",
         place: Place::CommandLine,
         help: "play a whole session against a second copy of this program and judge it",

@@ -13,6 +13,7 @@ mod errand;
 mod forward;
 mod in_job;
 mod inlet;
+mod limit;
 mod listeners;
 mod outlet;
 mod reach;

@@ -33,6 +33,7 @@ use super::door::{self, Door};
 use super::errand::Errands;
 use super::forward::Forwards;
 use super::inlet::{Gate, Inlet};
+use super::limit;
 use super::listeners::Listeners;
 use super::outlet::Outlet;
 use super::reach;
@@ -73,9 +74,11 @@ fn cannot(what: impl fmt::Display, error: impl fmt::Display) -> StartError {
 /// Opens everything and starts the launch command.
 ///
 /// # Errors
-/// What could not be opened, bound or started. Nothing has been launched then.
+/// What could not be opened, bound or started, or that the user has as many sessions as may be.
+/// Nothing has been launched then.
 pub fn start(options: &Options) -> Result<Proxy, StartError> {
     start_log(options)?;
+    limit::take_place(options.max_sessions).map_err(|refusal| StartError(refusal.to_string()))?;
     let tees = [&options.tee_stdin, &options.tee_stdout, &options.tee_stderr];
     let [tee_stdin, tee_stdout, tee_stderr] = tees.map(|path| path.as_deref().map(open_tee));
     let (tee_stdin, tee_stdout, tee_stderr) = (

@@ -19,6 +19,20 @@ pub struct Identity {
     pub started: u64,
 }
 
+/// What a process calls itself: the first 15 bytes of a command's name, which is all that the kernel
+/// keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name([u8; 15]);
+
+impl From<&[u8]> for Name {
+    fn from(name: &[u8]) -> Self {
+        let mut bytes = [0; 15];
+        let length = name.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&name[..length]);
+        Self(bytes)
+    }
+}
+
 /// A process as /proc shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -28,8 +42,8 @@ pub struct Process {
     pub parent: i32,
     /// Its session's id.
     pub session: i32,
-    /// Whether it is called `salloc`.
-    pub is_salloc: bool,
+    /// What it calls itself.
+    pub name: Name,
     /// Whether it has ended, and its parent does not know yet.
     pub has_ended: bool,
 }
@@ -38,6 +52,11 @@ impl Process {
     /// Its id.
     pub fn pid(&self) -> Pid {
         self.identity.pid
+    }
+
+    /// Whether it is called `salloc`.
+    pub fn is_salloc(&self) -> bool {
+        self.name == Name::from(&b"salloc"[..])
     }
 }
 
@@ -91,13 +110,14 @@ pub fn send(process: Identity, signals: &[Signal]) -> io::Result<()> {
 }
 
 fn scan() -> io::Result<Vec<Process>> {
-    let mut processes = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let pid = name.to_str().and_then(|name| name.parse().ok());
-        processes.extend(pid.and_then(Pid::from_raw).and_then(read));
-    }
-    Ok(processes)
+    Ok(processes()?.collect())
+}
+
+/// Every process that can be seen.
+pub(super) fn processes() -> io::Result<impl Iterator<Item = Process>> {
+    let entries = fs::read_dir("/proc")?;
+    let pid = |name: &str| Pid::from_raw(name.parse().ok()?);
+    Ok(entries.filter_map(move |entry| read(pid(entry.ok()?.file_name().to_str()?)?)))
 }
 
 /// The process with this pid, if there is one.
@@ -113,9 +133,9 @@ fn read(pid: Pid) -> Option<Process> {
 /// proc(5): `pid (comm) state ppid pgrp session … starttime`. The name may hold blanks and
 /// parentheses; none follows its last one.
 fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
-    let behind_name = line.iter().rposition(|&byte| byte == b')')? + 1;
-    let is_salloc = line[..behind_name].ends_with(b"(salloc)");
-    let text = std::str::from_utf8(&line[behind_name..]).ok()?;
+    let name = line.iter().position(|&byte| byte == b'(')? + 1;
+    let name_end = line.iter().rposition(|&byte| byte == b')')?;
+    let text = std::str::from_utf8(&line[name_end + 1..]).ok()?;
     let mut fields = text.split_ascii_whitespace();
     let has_ended = matches!(fields.next()?, "Z" | "X");
     // The state is field 3 of the line.
@@ -126,7 +146,7 @@ fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
         identity: Identity { pid, started },
         parent,
         session,
-        is_salloc,
+        name: Name::from(line.get(name..name_end)?),
         has_ended,
     })
 }
@@ -226,7 +246,7 @@ mod tests {
             },
             parent,
             session,
-            is_salloc: false,
+            name: Name::from(&b""[..]),
             has_ended: false,
         };
         table.iter().map(process).collect()
@@ -357,6 +377,7 @@ mod tests {
         let process = parse(pid(42), line).expect("a stat line");
         assert_eq!((process.parent, process.session), (7, 9));
         assert!(!process.has_ended);
+        assert_eq!(process.name, Name::from(&b"a) Z 1 (b) R"[..]));
         assert_eq!(process.identity.started, 1_234_567);
     }
 
@@ -366,6 +387,7 @@ mod tests {
             "",
             "42",
             "42 (a)",
+            "42 )a( S 1 1 1",
             "42 (a) S",
             "42 (a) S x 1 1",
             "42 (a) S 1 2 3 4 5",

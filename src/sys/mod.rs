@@ -10,6 +10,7 @@ pub mod descendants;
 pub mod exits;
 pub mod interfaces;
 pub mod login;
+pub mod own_sessions;
 pub mod peer;
 pub mod private_directory;
 pub mod private_file;

@@ -268,6 +268,22 @@ def admission():
 
 
 @journey(4)
+def max_sessions():
+    """--max-sessions: one session more is refused, another user's is not, and an ended one leaves its place."""
+    with Session() as session:
+        session.start()
+        status, out, err = remote("--max-sessions=1")
+        check((status, out) == (1, "") and "1 session of yours runs" in err and err.count("\n") == 1, f"status {status}, {err!r}")
+        for words, user in ((["--max-sessions=2"], "alice"), (["--max-sessions", "1"], "bob")):
+            status, _, err = remote(*words, "--", "true", user=user)
+            check(status == 0, f"{user} with {words}: status {status}, {err!r}")
+        session.hang_up()
+    nothing_left("alice")
+    status, _, err = remote("--max-sessions=1", "--", "true")
+    check(status == 0, f"after the first one's end: status {status}, {err!r}")
+
+
+@journey(4)
 def stanza_to_paste():
     """--ssh-config and --ssh-host: what it prints is used as it stands, and leads to a session with the options."""
     status, text, err = remote("--ssh-config", "printed", "--ssh-host=login", "--salloc-arg='--comment=two words'")
