@@ -32,10 +32,16 @@ fn main() -> ExitCode {
     {
         return selftest::server::run(args);
     }
-    match request(args, called.as_deref()) {
+    run(args, called.as_deref())
+}
+
+/// What a user asks for. (Not inlined: what it needs of the stack would be the modes' memory too.)
+#[inline(never)]
+fn run(args: impl Iterator<Item = OsString>, called: Option<&OsStr>) -> ExitCode {
+    match request(args, called) {
         Ok(Request::Print(text)) => print(&text),
         Ok(Request::Stanza(stanza)) => {
-            let program = configuration::remote_command(called.as_deref());
+            let program = configuration::remote_command(called);
             match stanza.text(&program, &login()) {
                 Ok(text) => print(&text),
                 Err(error) => complain(&error, 2),

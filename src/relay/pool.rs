@@ -1,54 +1,67 @@
 //! The memory in which bytes wait for a slow sink: blocks of one size, lent and taken back.
 
-/// A piece of memory with the bytes that are still to be written.
+/// A piece of memory with the bytes that are still to be written. Of its pages only those that bytes
+/// have been in are memory: nothing is filled beforehand.
 ///
-/// Invariant: `0 <= start <= end <= data.len()`, and `start == end == 0` when empty.
+/// Invariant: `0 <= start <= data.len() <= size`, and `start == data.len() == 0` when empty.
 #[derive(Debug)]
 pub struct Block {
-    data: Box<[u8]>,
+    /// Its capacity is at least `size`, and never grows.
+    data: Vec<u8>,
     start: usize,
-    end: usize,
+    size: usize,
 }
 
 impl Block {
+    fn new(size: usize) -> Self {
+        Self {
+            data: Vec::with_capacity(size),
+            start: 0,
+            size,
+        }
+    }
+
     /// The bytes that wait, first one first.
     pub fn bytes(&self) -> &[u8] {
-        &self.data[self.start..self.end]
+        &self.data[self.start..]
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.start == self.data.len()
     }
 
     /// How many bytes fit behind what waits.
     pub fn room(&self) -> usize {
-        self.data.len() - (self.end - self.start)
+        self.size - self.bytes().len()
     }
 
     /// Takes `bytes` from the front.
     pub fn consume(&mut self, bytes: usize) {
-        self.start = (self.start + bytes).min(self.end);
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+        self.start = (self.start + bytes).min(self.data.len());
+        if self.is_empty() {
+            self.clear();
         }
     }
 
     /// Puts `bytes` behind what waits; `false`, and nothing changed, where they do not fit.
     #[must_use]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        if self.data.len() - self.end < bytes.len() {
-            self.data.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+        if self.room() < bytes.len() {
+            return false;
         }
-        match self.data.get_mut(self.end..self.end + bytes.len()) {
-            Some(room) => {
-                room.copy_from_slice(bytes);
-                self.end += bytes.len();
-                true
-            }
-            None => false,
+        if self.size - self.data.len() < bytes.len() {
+            self.data.copy_within(self.start.., 0);
+            self.data.truncate(self.data.len() - self.start);
+            self.start = 0;
         }
+        self.data.extend_from_slice(bytes);
+        true
+    }
+
+    fn clear(&mut self) {
+        self.data.clear();
+        self.start = 0;
     }
 }
 
@@ -80,11 +93,8 @@ impl Pool {
             return None;
         }
         self.lent += 1;
-        Some(self.idle.pop().unwrap_or_else(|| Block {
-            data: vec![0; self.size].into_boxed_slice(),
-            start: 0,
-            end: 0,
-        }))
+        let idle = self.idle.pop();
+        Some(idle.unwrap_or_else(|| Block::new(self.size)))
     }
 
     /// Whether [`Pool::borrow`] would give a block.
@@ -96,7 +106,7 @@ impl Pool {
     pub fn give_back(&mut self, mut block: Block) {
         self.lent -= 1;
         if self.idle.len() < self.spare {
-            (block.start, block.end) = (0, 0);
+            block.clear();
             self.idle.push(block);
         }
     }
