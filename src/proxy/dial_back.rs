@@ -43,7 +43,8 @@ const TRIES: u16 = 64;
 pub(super) struct DialBack {
     listener: (OwnedFd, Token),
     secret: Secret,
-    visitors: [Option<Visitor>; MOST],
+    /// [`MOST`] places. (On the heap: a session is moved about the stack while it starts.)
+    visitors: Vec<Option<Visitor>>,
     /// Others wait for a place, as far as is known.
     is_full: bool,
     refusals: Refusals,
@@ -116,7 +117,7 @@ impl DialBack {
                     let door = Self {
                         listener: (socket, token),
                         secret,
-                        visitors: Default::default(),
+                        visitors: (0..MOST).map(|_| None).collect(),
                         is_full: false,
                         refusals: Refusals::rationed(1, LINES),
                     };

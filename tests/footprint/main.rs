@@ -234,9 +234,10 @@ fn an_idle_connection_costs_two_descriptors_and_512_bytes() {
     let proxy = relay.proxy();
     let (memory, files) = (private_kib(&proxy), proxy.open_files());
     let pairs = relay.pairs(1000);
-    // The connection before is closed here, and may not be closed there yet.
+    // The connection before is closed here, and may not be closed there yet; and what the relay in the job
+    // has dialled ahead may not be there, then or now.
     assert!(
-        (1998..=2000).contains(&(proxy.open_files() - files)),
+        (1997..=2001).contains(&(proxy.open_files() - files)),
         "{} descriptors",
         proxy.open_files() - files
     );
