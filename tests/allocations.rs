@@ -1,8 +1,9 @@
-//! Relaying and scanning allocate nothing, once every kind of thing has happened once.
+//! Relaying and scanning allocate nothing, once every kind of thing has happened once: neither in the
+//! proxy nor in the relay in the job.
 //!
 //! This is a program of its own, without the test harness: it is the test, and, started by it, the
-//! proxy with an allocator that counts. How often it was asked for memory is read out of its
-//! memory, so the proxy is watched without being disturbed.
+//! proxy, its keeper and the relay with an allocator that counts. How often that was asked for memory
+//! is read out of a process's memory, so it is watched without being disturbed.
 
 #![allow(unsafe_code, reason = "a global allocator is unsafe to be one")]
 
@@ -10,7 +11,7 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
@@ -21,7 +22,7 @@ use std::thread;
 use support::tcp::{self, Server};
 use support::{Program, Session};
 use vscode_shell_proxy::options::{self, Request};
-use vscode_shell_proxy::{keeper, proxy};
+use vscode_shell_proxy::{in_job, keeper, proxy};
 
 /// The first argument of the proxy under test.
 const PROXY: &str = "--counted-proxy";
@@ -64,43 +65,81 @@ fn main() -> ExitCode {
     if args.next_if(|mode| mode == keeper::MODE).is_some() {
         return keeper::run(args);
     }
-    if args.next_if(|mode| mode == PROXY).is_some() {
-        return counted(args);
+    if args.next_if(|mode| mode == in_job::MODE).is_some() {
+        return in_job::run(args);
     }
-    the_steady_state_allocates_nothing();
-    println!("test the_steady_state_allocates_nothing ... ok");
+    if args.next_if(|mode| mode == PROXY).is_some() {
+        return run_proxy(args);
+    }
+    for reach in ["direct", "in-job"] {
+        the_steady_state_allocates_nothing(reach);
+        println!("test the_steady_state_allocates_nothing, reach {reach} ... ok");
+    }
     ExitCode::SUCCESS
 }
 
-/// The proxy, having said where its count is.
-fn counted(args: impl Iterator<Item = OsString>) -> ExitCode {
-    println!("{}", ASKED.as_ptr() as usize);
+/// The proxy.
+fn run_proxy(args: impl Iterator<Item = OsString>) -> ExitCode {
     let Ok(Request::Run(options)) = options::parse(args) else {
         panic!("the test's own options are good");
     };
     proxy::start(&options).expect("a session").run().into()
 }
 
-fn the_steady_state_allocates_nothing() {
-    let this = std::env::current_exe().expect("a program has a path");
-    // This executable knows no other mode of the program's.
-    let program = Program::new(this).args([PROXY, "-q", "--reach=direct", "--", "bash"]);
-    let mut session = program.start();
-    let address: u64 = session.line().parse().expect("the address of the count");
-    let memory = File::open(format!("/proc/{}/mem", session.pid())).expect("the proxy's memory");
-    let asked = || {
-        let mut count = [0; 8];
-        memory
-            .read_exact_at(&mut count, address)
-            .expect("the count");
-        u64::from_ne_bytes(count)
-    };
-    assert!(asked() > 0, "nothing is counted");
+/// The count of a process that is this program too.
+struct Count {
+    memory: File,
+    at: u64,
+}
 
+impl Count {
+    fn of(pid: i32) -> Self {
+        let memory =
+            File::open(format!("/proc/{pid}/mem")).expect("the memory of a process of ours");
+        let here = ASKED.as_ptr() as u64 - start_of(std::process::id().cast_signed());
+        let at = start_of(pid) + here;
+        let count = Self { memory, at };
+        assert!(count.read() > 0, "nothing is counted");
+        count
+    }
+
+    fn read(&self) -> u64 {
+        let mut count = [0; 8];
+        let read = self.memory.read_exact_at(&mut count, self.at);
+        read.expect("the count");
+        u64::from_ne_bytes(count)
+    }
+}
+
+/// Where this program lies in the memory of a process.
+fn start_of(pid: i32) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("a process of ours");
+    let this = std::env::current_exe().expect("a program has a path");
+    let first = maps
+        .lines()
+        .find(|line| line.ends_with(&*this.to_string_lossy()));
+    let start = first
+        .and_then(|line| line.split('-').next())
+        .expect("it is this program");
+    u64::from_str_radix(start, 16).expect("an address")
+}
+
+fn the_steady_state_allocates_nothing(reach: &str) {
+    let this = std::env::current_exe().expect("a program has a path");
+    let reach_option = format!("--reach={reach}");
+    let program = Program::new(this).args([PROXY, "-q", &reach_option, "--", "bash"]);
+    let mut session = program.start();
     let server = Server::on("127.0.0.1");
     let port = session.announce(server.port());
     let client = tcp::connect(port);
     let server = server.accept();
+    let mut counts = vec![("the proxy", Count::of(session.pid().cast_signed()))];
+    let processes = session.processes();
+    let relay = processes
+        .iter()
+        .find(|process| process.mentions("--in-job"));
+    assert_eq!(relay.is_some(), reach == "in-job");
+    counts.extend(relay.map(|relay| ("the relay", Count::of(relay.pid))));
     session.send("exec cat\n");
 
     let everything = |session: &mut Session| {
@@ -113,10 +152,12 @@ fn the_steady_state_allocates_nothing() {
         lines(session);
     };
     everything(&mut session);
-    let before = asked();
+    let before: Vec<u64> = counts.iter().map(|(_, count)| count.read()).collect();
     everything(&mut session);
-    let more = asked() - before;
-    assert_eq!(more, 0, "the proxy has asked for memory {more} times");
+    for ((whose, count), before) in counts.iter().zip(before) {
+        let more = count.read() - before;
+        assert_eq!(more, 0, "{whose} has asked for memory {more} times");
+    }
 }
 
 fn carry(mut from: &TcpStream, mut to: &TcpStream, bytes: usize) {

@@ -13,7 +13,7 @@
 //!
 //! # What it costs
 //! One thread, which sleeps while nothing happens; what readers of its streams do not take waits in
-//! at most 1 MiB. It holds the session's secret in memory, and nowhere else.
+//! at most 512 KiB. It holds the session's secret in memory, and nowhere else.
 
 mod dial;
 mod lifeline;
@@ -68,8 +68,9 @@ const UP: u8 = b'u';
 /// The buffer that every read goes through, and the size of the pool's blocks: so large that they are
 /// memory only as far as they are used, and given back.
 const BLOCK: usize = 128 * 1024;
-/// Most blocks with bytes for slow readers; beyond them nothing is read that cannot be written.
-const POOL_BLOCKS: usize = 8;
+/// Most blocks with bytes for slow readers; beyond them nothing is read that cannot be written. With
+/// all of them full the relay has less than 2 MiB resident.
+const POOL_BLOCKS: usize = 4;
 /// How often it is looked who is left of those that are being ended.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,12 @@
 //! What the relay inside the job costs its node.
 
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::observe::{Activity, private_kib};
 use crate::support::processes::Process;
@@ -87,6 +92,38 @@ fn a_relay_with_idle_streams_does_nothing() {
     // The assertion is about a time in which nothing happens.
     thread::sleep(Duration::from_secs(5));
     assert_eq!(Activity::of(&relay), before, "{relay}");
+}
+
+/// Writes until nothing more is taken: what is under way waits in the kernel, and in the relay.
+fn fill(mut from: &TcpStream) {
+    from.set_nonblocking(true).expect("F_SETFL on a socket");
+    let block = vec![7; 256 * 1024];
+    let mut has_room = true;
+    while has_room {
+        if let Err(error) = from.write(&block) {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            let mut room = [PollFd::new(from.as_fd(), PollFlags::POLLOUT)];
+            // What the relay takes, it takes at once.
+            has_room = poll(&mut room, 500u16).expect("poll") > 0;
+        }
+    }
+}
+
+#[test]
+fn a_relay_whose_readers_are_slow_is_small_too() {
+    let mut in_job = InJob::start();
+    let pairs = in_job.pairs(40);
+    thread::scope(|scope| {
+        for pair in &pairs {
+            scope.spawn(|| fill(&pair.client));
+            scope.spawn(|| fill(&pair.server));
+        }
+    });
+    let relay = in_job.process();
+    let resident = relay.status_kib("VmRSS").expect("VmRSS");
+    let most = relay.status_kib("VmHWM").expect("VmHWM");
+    println!("resident {resident} KiB, at most {most} KiB");
+    assert!(most <= 2048, "the relay has had {most} KiB resident");
 }
 
 #[test]
