@@ -352,7 +352,8 @@ impl Inbound {
         };
         if length > LIMIT {
             self.gait = Gait::Skipping;
-            return 0;
+            self.position += sign as u64;
+            return sign;
         }
         self.gait = Gait::Attentive;
         self.busy = self.position + sign as u64;
@@ -818,6 +819,43 @@ mod tests {
         untouched(&format!("# x\n{quiet}a((\n{start}"));
     }
 
+    /// Of the line that a sign of shell syntax turns up in, so much is remembered.
+    #[test]
+    fn a_quiet_line_of_16_kib_is_read_again_and_a_longer_one_is_not() {
+        let quiet = "ab c\n".repeat(QUIET as usize / 5 + 1);
+        let line =
+            |length: usize, begin: &str| format!("{begin}{}", " ".repeat(length - begin.len()));
+        let (within, beyond) = (
+            line(LIMIT, "$SERVER_SCRIPT"),
+            line(LIMIT + 1, "$SERVER_SCRIPT"),
+        );
+        changes(
+            &format!("{quiet}{within}--start-server --host=⟦127.0.0.1⟧\n"),
+            START,
+        );
+        untouched(&format!("{quiet}{beyond}--start-server --host=127.0.0.1\n"));
+        // The quote hides what follows where it is read.
+        let (within, beyond, far) = (line(LIMIT, "a"), line(LIMIT + 1, "a"), line(3 * LIMIT, "a"));
+        let start = "\n$SERVER_SCRIPT --start-server --host=";
+        untouched(&format!("{quiet}{within}'{start}127.0.0.1\n"));
+        changes(&format!("{quiet}{beyond}'{start}⟦127.0.0.1⟧\n"), START);
+        changes(&format!("{quiet}{far}'{start}⟦127.0.0.1⟧\n"), START);
+    }
+
+    #[test]
+    fn a_quiet_line_goes_on_behind_an_escaped_newline_only() {
+        let quiet = "ab c\n".repeat(QUIET as usize / 5 + 1);
+        let long = "a".repeat(LIMIT - 8);
+        let start = "$SERVER_SCRIPT --start-server --host=";
+        for (end, joined) in [("", false), ("\\", true), ("\\\\", false), ("\\\\\\", true)] {
+            let before = format!("{quiet}{long}{end}\n");
+            match joined {
+                true => untouched(&format!("{before}{start}127.0.0.1\n")),
+                false => changes(&format!("{before}{start}⟦127.0.0.1⟧\n"), START),
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_ours_passes_in_the_same_step() {
         for text in [
@@ -967,6 +1005,8 @@ mod tests {
         assert!(machine.holds() > 0);
         machine.pass_all();
         pass(&mut machine, rest.as_bytes());
+        machine.end();
+        pass(&mut machine, b"");
         assert_eq!(out.as_bstr(), format!("{begun}{rest}").as_str());
     }
 }

@@ -80,3 +80,21 @@ impl Line {
         (run == bytes.len() && self.joined) ^ (run % 2 == 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_limit_is_remembered() {
+        for slice in [1, 7, 1000] {
+            let mut line = Line::new();
+            for pushed in (slice..3 * LIMIT).step_by(slice) {
+                line.push(&vec![b'a'; slice]);
+                assert_eq!(line.len(), pushed);
+                assert!(line.text.capacity() <= LIMIT);
+                assert_eq!(line.text().len(), if pushed <= LIMIT { pushed } else { 0 });
+            }
+        }
+    }
+}

@@ -263,7 +263,7 @@ fn begins_key(before: &u8) -> bool {
 /// How many bytes at the end of `passed` may be the beginning of an announcement. There is but one
 /// answer: what begins one occurs nowhere else in it.
 fn begun_in(passed: &[u8]) -> usize {
-    let last = &passed[passed.len().saturating_sub(KEY - 1)..];
+    let last = &passed[passed.len().saturating_sub(ANNOUNCEMENT.len())..];
     let Some(at) = last.iter().rposition(begins_key) else {
         return 0;
     };
@@ -431,6 +431,41 @@ mod tests {
                 "{line:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_begins_in_one_slice_has_to_go_on_in_the_next() {
+        for (slices, announced) in [
+            (["listen", "ingOn==1== "], 1),
+            (["list", "ingOn==1== "], 0),
+            (["isten", "ningOn==1== "], 0),
+            (["x", "isteningOn==1== "], 0),
+            (["l", "isteningOn==1== "], 1),
+        ] {
+            let slices = slices.map(str::as_bytes);
+            assert_eq!(answered(&slices).1.len(), announced, "{slices:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_an_address_is_held_and_told_so() {
+        let mut machine = Outbound::new();
+        let offer = |machine: &mut Outbound, text: &str| {
+            let mut input = text.as_bytes();
+            while machine.next(&mut input).is_some() {}
+            machine.holds()
+        };
+        for (text, held) in [
+            ("listeningOn", 0),
+            ("==", 1),
+            ("127", 4),
+            (".0.0.1:65535", 16),
+            ("=", 16),
+        ] {
+            assert_eq!(offer(&mut machine, text), held, "{text}");
+        }
+        machine.release(9);
+        assert_eq!(offer(&mut machine, "= "), 0);
     }
 
     #[test]
