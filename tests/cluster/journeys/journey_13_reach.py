@@ -1,10 +1,11 @@
 """A relay inside the job: the server stays on its node's loopback, and nobody dials the node."""
+import re
 import shutil
 
 import box
 import socks
 from bootstrap import EXEC, LEGACY, Form, cursor
-from box import check, eventually, init_of, nothing_left, processes, run
+from box import check, eventually, init_of, nothing_left, processes, run, scontrol
 from client import Session
 from journey import journey
 from journey_3_strangers import dial, server_port
@@ -232,6 +233,16 @@ def link(up):
         box.run("login", "ip", "-6", "addr", "replace", "fd00:90::3/64", "dev", "eth0", "nodad", ok=False)
 
 
+def nodes_respond():
+    """slurmctld has asked all nodes again: it gives no job to one that did not answer."""
+    scontrol("reconfigure")
+    for node in ("node1", "node2"):
+        eventually(
+            60, lambda: f"{node} does not respond:\n{scontrol('show', 'node', node)}",
+            lambda: re.search(r" State=(IDLE|MIXED|ALLOCATED)[ +]", scontrol("show", "node", node)),
+        )
+
+
 @journey(13)
 def link_is_down_for_good():
     """The login node's link is cut: after its patience the relay ends what runs on the node, alone."""
@@ -248,3 +259,4 @@ def link_is_down_for_good():
         finally:
             link(up=True)
     box.clear("alice")
+    nodes_respond()

@@ -11,7 +11,7 @@ import socks
 from box import check, eventually, kill, nothing_left, processes, run
 from client import PROXY, Session
 from journey import journey
-from journey_13_reach import IN_JOB, link, serves_by_relay
+from journey_13_reach import IN_JOB, link, nodes_respond, serves_by_relay
 
 MIB = 1 << 20
 
@@ -66,7 +66,7 @@ def carried(host):
     return int(words[1]) + int(words[9])
 
 
-@journey(14)
+@journey(15)
 def link_is_down_during_a_transfer():
     """The login node's link is down for 10 s during transfers both ways: they go on, and every byte is right."""
     with Session(*IN_JOB) as session:
@@ -87,9 +87,10 @@ def link_is_down_during_a_transfer():
         socks.http(session.connect())
         session.hang_up()
     nothing_left("alice")
+    nodes_respond()
 
 
-@journey(14)
+@journey(15)
 def link_is_down_while_idle():
     """The login node's link is down for 28 s while nothing happens: session and connections are as they were."""
     with Session(*IN_JOB) as session:
@@ -107,9 +108,10 @@ def link_is_down_while_idle():
         check("gone" not in session.err.text, "the relay was given up")
         session.hang_up()
     nothing_left("alice")
+    nodes_respond()
 
 
-@journey(14)
+@journey(15)
 def proxy_is_killed():
     """The proxy alone is killed with SIGKILL: the keeper ends the job, and the relay leaves with it."""
     with Session(*IN_JOB) as session:
@@ -155,7 +157,7 @@ def where_it_dials():
     return next(one.rsplit(":", 1)[1] for one in at if not one.startswith("127."))
 
 
-@journey(14, limit=300)
+@journey(15, limit=300)
 def junk_where_the_relay_dials():
     """10,000 connections of a stranger where the relay dials: transfers and new connections go on, nothing grows."""
     with Session(*IN_JOB) as session:
@@ -198,7 +200,7 @@ def junk_where_the_relay_dials():
     nothing_left("alice")
 
 
-@journey(14, limit=600)
+@journey(15, limit=600)
 def a_hundred_at_once():
     """100 sessions started at once by one user: each has its own relay and its own server, and leaves nothing."""
     failures, nodes = Counter(), Counter()
