@@ -3,12 +3,14 @@
 //! `cargo bench --bench relay -- [--quick] [FILTER]`. A peer that is not installed is left out, and
 //! said so; `PEER_CMD` adds one (see `support/contestant.rs`). The load runs on CPU 0 and the relay
 //! on CPU 1, except where a scenario says otherwise; direct connections have both their ends on
-//! CPU 0.
+//! CPU 0. `proxy, in-job` is the proxy with a relay in the job, which stands for one on another machine: it
+//! runs with the load, and its CPU time is nobody's.
 
 mod support;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 
 use support::contestant::{self, Contestant};
 use support::load::Load;
@@ -111,17 +113,14 @@ fn main() {
 /// Everybody who can be started.
 fn field(peers: &Peers, backend: u16) -> Vec<Contestant> {
     let without_splice = [peers.path("without-splice")];
+    let ours = |name: &'static str, under: &[PathBuf], reach: &str| {
+        let started = contestant::ours(name, under, &["--reach", reach], backend);
+        (name, Some(started))
+    };
     let candidates = [
-        ("proxy", Some(contestant::ours("proxy", &[], &[], backend))),
-        (
-            "proxy, no splice",
-            Some(contestant::ours(
-                "proxy, no splice",
-                &without_splice,
-                &[],
-                backend,
-            )),
-        ),
+        ours("proxy", &[], "direct"),
+        ours("proxy, no splice", &without_splice, "direct"),
+        ours("proxy, in-job", &[], "in-job"),
         (
             "polling-relay",
             Some(contestant::peer("polling-relay", peers, backend)),
@@ -152,7 +151,7 @@ fn field(peers: &Peers, backend: u16) -> Vec<Contestant> {
 fn sweep(peers: &Peers, backend: u16) -> Vec<Contestant> {
     let without_splice = [peers.path("without-splice")];
     let start = |limit: &str, splice: bool| -> io::Result<Contestant> {
-        let args = ["--byte-limit", limit];
+        let args = ["--reach", "direct", "--byte-limit", limit];
         match splice {
             true => contestant::ours(&format!("-B {limit}"), &[], &args, backend),
             false => {

@@ -9,6 +9,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 /// Length of a tick of `/proc/PID/stat` in ns: USER_HZ is 100 wherever Linux runs.
 const TICK: u64 = 10_000_000;
 
+/// How a relay in the job is called, which would be on another machine than the proxy that is its master.
+const IN_JOB: &[u8] = b"--in-job";
+
 /// The process under test; 0 stands for none.
 pub struct Relay(u32);
 
@@ -17,7 +20,8 @@ impl Relay {
         Self(pid)
     }
 
-    /// Puts the load on the CPU `own` and the relay, with all below it, on the CPU `relay`.
+    /// Puts the load on the CPU `own` and the relay, with all below it, on the CPU `relay`; what would be on
+    /// another machine goes with the load.
     pub fn pin(&self, own: usize, relay: usize) -> io::Result<()> {
         let only = |cpu| {
             let mut set = CpuSet::new();
@@ -26,23 +30,25 @@ impl Relay {
         };
         sched_setaffinity(None, &only(own))?;
         for pid in self.tree() {
+            let cpu = if is_elsewhere(pid) { own } else { relay };
             for thread in threads(pid) {
                 // A thread that has just ended needs no place.
                 let thread = i32::try_from(thread).ok().and_then(Pid::from_raw);
-                let _ = thread.map(|thread| sched_setaffinity(Some(thread), &only(relay)));
+                let _ = thread.map(|thread| sched_setaffinity(Some(thread), &only(cpu)));
             }
         }
         Ok(())
     }
 
-    /// The CPU time in ns of the relay and of all processes below it, those that it has reaped
-    /// included: to the ns for the living, to a tick for the dead.
+    /// The CPU time in ns of the relay and of all processes below it on its machine, those that it has
+    /// reaped included: to the ns for the living, to a tick for the dead.
     pub fn cpu(&self) -> u64 {
         let of = |pid: u32| -> u64 {
             let living: u64 = threads(pid).map(|thread| on_cpu(pid, thread)).sum();
             living + reaped(pid)
         };
-        self.tree().into_iter().map(of).sum()
+        let here = self.tree().into_iter().filter(|pid| !is_elsewhere(*pid));
+        here.map(of).sum()
     }
 
     fn tree(&self) -> Vec<u32> {
@@ -65,6 +71,11 @@ impl Relay {
         }
         tree
     }
+}
+
+fn is_elsewhere(pid: u32) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == IN_JOB)
 }
 
 fn threads(pid: u32) -> impl Iterator<Item = u32> {
