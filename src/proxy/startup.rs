@@ -55,11 +55,7 @@ impl Proxy {
     pub(super) fn startup_overdue(&mut self, now: Instant) {
         let said = [&self.stderr, &self.stdout].map(|outlet| outlet.last_set_aside().to_owned());
         let last = said.into_iter().find(|line| !line.is_empty());
-        log::error!(
-            "the startup commands have not ended within {} s{}",
-            LIMIT.as_secs(),
-            last_words(last.as_deref().unwrap_or_default())
-        );
+        log::error!("{}", overdue(last.as_deref().unwrap_or_default()));
         self.session.tell(Event::OpeningFailed, now);
     }
 
@@ -75,9 +71,71 @@ impl Proxy {
     }
 }
 
+fn overdue(last: &str) -> String {
+    format!(
+        "the startup commands have not ended within {} s{}",
+        LIMIT.as_secs(),
+        last_words(last)
+    )
+}
+
 fn last_words(line: &str) -> String {
     match line.is_empty() {
         true => String::new(),
         false => format!("; their last words: {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::opening::{Opening, Overdue};
+    use crate::session::{Session, Wish};
+
+    fn step_of(commands: &[&str]) -> Option<Step<Question>> {
+        let commands: Vec<String> = commands.iter().map(|&it| it.to_owned()).collect();
+        step(&commands, &Probe::new([0; 16], None))
+    }
+
+    #[test]
+    fn commands_have_sixty_seconds_from_the_shells_answer_on_and_then_the_session_ends() {
+        let started = Instant::now();
+        let mut opening = Opening::new(step_of(&["wait for x"]));
+        let mut session = Session::new();
+        // The job waits in its queue: nothing is due.
+        assert_eq!((opening.deadline(), session.deadline(false)), (None, None));
+        let answered = started + Duration::from_secs(7200);
+        let text = opening.begin(answered).expect("the commands");
+        assert!(text.starts_with(b"eval 'wait for x' < /dev/null\n"));
+
+        let due = answered + Duration::from_secs(60);
+        assert_eq!(opening.deadline(), Some(due));
+        assert_eq!(opening.overdue(due - Duration::from_nanos(1)), None);
+        assert_eq!(
+            opening.overdue(due),
+            Some(Overdue::Question(Question::Startup))
+        );
+        // The client's bytes go nowhere from now on.
+        assert!(!opening.is_over());
+        session.tell(Event::OpeningFailed, due);
+        assert_eq!(session.wish(), Some(Wish::EndJob));
+        session.tell(Event::KeeperDone, due);
+        assert_eq!(session.wish(), Some(Wish::Leave(1)));
+    }
+
+    #[test]
+    fn without_commands_nothing_is_awaited() {
+        assert!(step_of(&[]).is_none());
+    }
+
+    #[test]
+    fn what_is_said_of_the_limit_is_what_the_readme_shows() {
+        let shown = include_str!("../../README.md");
+        let line = format!("vscode-shell-proxy: error: {}\n", overdue("waiting for x"));
+        assert!(shown.contains(&line), "{line}");
+        assert_eq!(
+            overdue(""),
+            "the startup commands have not ended within 60 s"
+        );
     }
 }
