@@ -34,6 +34,7 @@ complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -s g -
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l workgroup -x -d 'submit under this workgroup: workgroup -g NAME --command @ -- salloc ...'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l status-interval -x -d 'seconds up to the first line on stderr about a job that waits; 0 for none'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l max-sessions -x -d 'how many sessions a user may run on one login node; 0 for any number'
+complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l syslog -d 'write a line to the system\'s log when the session starts, and one when it ends'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l self-test -d 'play a whole session against a second copy of this program and judge it'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l profile -x -a '(vscode-shell-proxy --list-profiles 2> /dev/null | string replace -r " +" \t)' -d 'use this profile of the configuration files'
 complete -c vscode-shell-proxy -n 'not contains -- -- (commandline -opc)' -l list-profiles -d 'print the profiles and exit'

@@ -37,8 +37,8 @@ pub enum Wish {
     AskWho(JobId),
     /// No answer is wanted any more.
     StopAsking,
-    /// What is known about the end was said.
-    EndExplained,
+    /// Why the job has ended, where that is known: tell the user, one line. Nothing follows.
+    EndExplained(Option<String>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,8 +161,7 @@ impl JobWatch {
             Some(uid) => format!(" by the user with the uid {uid}"),
         };
         let what = Subject(self.job);
-        self.say(format!("{what} was cancelled{by}"));
-        self.explained();
+        self.explained(Some(format!("{what} was cancelled{by}")));
     }
 
     /// Acts on the deadline that `now` has reached.
@@ -263,18 +262,16 @@ impl JobWatch {
                 self.wishes.push_back(Wish::AskWho(id));
             }
             (id, Some(job)) => {
-                if let Some(end) = job.end() {
-                    self.say(format!("{} {end}", Subject(id)));
-                }
-                self.explained();
+                let end = job.end();
+                self.explained(end.map(|end| format!("{} {end}", Subject(id))));
             }
-            (_, None) => self.explained(),
+            (_, None) => self.explained(None),
         }
     }
 
-    fn explained(&mut self) {
+    fn explained(&mut self, end: Option<String>) {
         self.phase = Phase::Over;
-        self.wishes.push_back(Wish::EndExplained);
+        self.wishes.push_back(Wish::EndExplained(end));
     }
 }
 
@@ -496,22 +493,20 @@ mod tests {
     fn an_end_is_explained() {
         let began = Instant::now();
         for (answer, expected) in [
-            (Some("COMPLETED|0:00|N/A|None"), vec![]),
-            (Some("FAILED|0:00|N/A|NonZeroExitCode"), vec![]),
-            (None, vec![]),
+            (Some("COMPLETED|0:00|N/A|None"), None),
+            (Some("FAILED|0:00|N/A|NonZeroExitCode"), None),
+            (None, None),
             (
                 Some("PREEMPTED|0:00|N/A|None"),
-                vec![say(
-                    "job 123 was preempted: another job has taken its place",
-                )],
+                Some("job 123 was preempted: another job has taken its place"),
             ),
         ] {
             let mut watch = running(began);
             assert!(watch.ended());
             assert_eq!(wishes(&mut watch), [Wish::StopAsking, Wish::Ask(id())]);
             watch.answered(answer.map(job).as_ref(), began);
-            let expected = [expected, vec![Wish::EndExplained]].concat();
-            assert_eq!(wishes(&mut watch), expected, "{answer:?}");
+            let expected = Wish::EndExplained(expected.map(str::to_owned));
+            assert_eq!(wishes(&mut watch), [expected], "{answer:?}");
         }
     }
 
@@ -530,13 +525,8 @@ mod tests {
             watch.answered(Some(&job("CANCELLED|0:00|N/A|None")), began);
             assert_eq!(wishes(&mut watch), [Wish::AskWho(id())]);
             watch.cancelled_by(uid, 1000);
-            assert_eq!(
-                wishes(&mut watch),
-                [
-                    say(&format!("job 123 was cancelled{by}")),
-                    Wish::EndExplained
-                ]
-            );
+            let expected = format!("job 123 was cancelled{by}");
+            assert_eq!(wishes(&mut watch), [Wish::EndExplained(Some(expected))]);
         }
     }
 
@@ -557,7 +547,7 @@ mod tests {
             asked += 1;
         }
         assert_eq!(asked, END_QUESTIONS);
-        assert_eq!(wishes(&mut watch), [Wish::EndExplained]);
+        assert_eq!(wishes(&mut watch), [Wish::EndExplained(None)]);
     }
 
     #[test]
@@ -664,14 +654,14 @@ mod tests {
                 }
                 for wish in wishes(&mut watch) {
                     match wish {
-                        Wish::Say(_) => prop_assert!(!is_over || is_owed),
+                        Wish::Say(_) => prop_assert!(!is_over),
                         Wish::Ask(_) | Wish::AskWho(_) => {
                             prop_assert_eq!(open, 0);
                             prop_assert!(!is_over || is_owed);
                             open = if matches!(wish, Wish::Ask(_)) { 1 } else { 2 };
                         }
                         Wish::StopAsking => open = 0,
-                        Wish::EndExplained => {
+                        Wish::EndExplained(_) => {
                             prop_assert!(is_owed && open == 0);
                             is_owed = false;
                         }

@@ -1,9 +1,10 @@
 //! The life of one session: what ends what, with every deadline.
 //!
 //! The owner tells what happened and when; the session answers with [`Wish`]es, one at a time, and
-//! with the moment at which it wants to be asked again. The first cause of an end decides the exit
+//! with the moment at which it wants to be asked again. The first [`Cause`] of an end decides the exit
 //! status; everything after it only hurries the end.
 
+use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
 
 /// How long something other than the launch command may hold the job's output open after its end.
@@ -58,6 +59,46 @@ pub enum Event {
     OrphansEnded,
 }
 
+/// Why a session ends: what happened first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The launch command ended, or could not be started, with this exit status.
+    LaunchEnded(u8),
+    /// A question of the opening was not answered as it has to be.
+    OpeningFailed,
+    /// Nobody reads our stdout any more.
+    ClientGone,
+    /// A signal asked for the end.
+    Signal(u8),
+    /// The keeper was lost.
+    KeeperLost,
+}
+
+impl Cause {
+    /// The session's exit status.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::LaunchEnded(status) => status,
+            Self::OpeningFailed => OPENING_FAILED,
+            Self::ClientGone => CLIENT_GONE,
+            Self::Signal(number) => 128 + number,
+            Self::KeeperLost => KEEPER_LOST,
+        }
+    }
+}
+
+impl Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LaunchEnded(status) => write!(f, "the launch command ended with status {status}"),
+            Self::OpeningFailed => f.write_str("the job's shell could not be prepared"),
+            Self::ClientGone => f.write_str("the client is gone"),
+            Self::Signal(number) => write!(f, "signal {number} was received"),
+            Self::KeeperLost => f.write_str("the keeper was lost"),
+        }
+    }
+}
+
 /// What the session wants of its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
@@ -78,19 +119,16 @@ enum Phase {
     Running,
     /// The launch command has ended; what it wrote is being delivered.
     Draining {
-        status: u8,
         since: Instant,
         progress: Instant,
         cut: bool,
     },
     /// Everything below the keeper is being ended.
     Ending {
-        status: u8,
         since: Instant,
     },
     /// Nothing is left but the question why the job has ended.
     Explaining {
-        status: u8,
         until: Instant,
     },
     Done,
@@ -100,6 +138,8 @@ enum Phase {
 #[derive(Clone, Debug)]
 pub struct Session {
     phase: Phase,
+    /// `None` exactly while it runs.
+    cause: Option<Cause>,
     held_since: Option<Instant>,
     /// Until when the reason of the job's end is awaited.
     reason_until: Option<Instant>,
@@ -131,6 +171,7 @@ impl Session {
     pub fn new() -> Self {
         Self {
             phase: Phase::Running,
+            cause: None,
             held_since: None,
             reason_until: None,
             keeper_lost: false,
@@ -146,11 +187,11 @@ impl Session {
                 self.held_since.get_or_insert(now);
             }
             Event::AnnouncementReleased => self.held_since = None,
-            Event::OpeningFailed => self.stop(OPENING_FAILED, now),
+            Event::OpeningFailed => self.stop(Cause::OpeningFailed, now),
             Event::LaunchEnded(status) => {
                 if self.phase == Phase::Running {
+                    self.cause = Some(Cause::LaunchEnded(status));
                     self.phase = Phase::Draining {
-                        status,
                         since: now,
                         progress: now,
                         cut: false,
@@ -163,8 +204,8 @@ impl Session {
                 }
             }
             Event::OutputDrained => {
-                if let Phase::Draining { status, .. } = self.phase {
-                    self.end(status, now);
+                if self.is_draining() {
+                    self.end(now);
                 }
             }
             Event::ReasonAsked => {
@@ -175,17 +216,17 @@ impl Session {
             Event::ReasonKnown => self.need_no_reason(),
             Event::ClientGone => {
                 self.need_no_reason();
-                self.stop(CLIENT_GONE, now);
+                self.stop(Cause::ClientGone, now);
             }
             Event::Signal(number) => {
                 self.need_no_reason();
                 match self.phase {
-                    Phase::Ending { status, .. } => self.leave(status),
-                    _ => self.stop(128 + number, now),
+                    Phase::Ending { .. } => self.leave(),
+                    _ => self.stop(Cause::Signal(number), now),
                 }
             }
             Event::KeeperDone => match self.phase {
-                Phase::Ending { status, .. } => self.finish(status, now),
+                Phase::Ending { .. } => self.finish(now),
                 // Somebody else has told it to end. What was written is still delivered.
                 Phase::Draining { .. } => self.keeper_done = true,
                 Phase::Running | Phase::Done => self.lose_keeper(now),
@@ -193,8 +234,8 @@ impl Session {
             },
             Event::KeeperLost => self.lose_keeper(now),
             Event::OrphansEnded => {
-                if let Phase::Ending { status, .. } = self.phase {
-                    self.finish(status, now);
+                if let Phase::Ending { .. } = self.phase {
+                    self.finish(now);
                 }
             }
         }
@@ -213,28 +254,20 @@ impl Session {
         }
         match &mut self.phase {
             Phase::Draining {
-                status,
                 since,
                 progress,
                 cut,
             } => {
                 let stalled = undelivered && now >= *progress + STALL_LIMIT;
                 if stalled || now >= *since + DRAIN_LIMIT {
-                    let status = *status;
-                    self.end(status, now);
+                    self.end(now);
                 } else if !*cut && now >= *since + HOLDER_LIMIT {
                     *cut = true;
                     self.wishes.cut = true;
                 }
             }
-            Phase::Ending { status, since } if now >= *since + END_LIMIT => {
-                let status = *status;
-                self.leave(status);
-            }
-            Phase::Explaining { status, until } if now >= *until => {
-                let status = *status;
-                self.leave(status);
-            }
+            Phase::Ending { since } if now >= *since + END_LIMIT => self.leave(),
+            Phase::Explaining { until } if now >= *until => self.leave(),
             _ => {}
         }
     }
@@ -248,7 +281,6 @@ impl Session {
                 since,
                 progress,
                 cut,
-                ..
             } => {
                 let holder = (!cut).then_some(since + HOLDER_LIMIT);
                 let stall = undelivered.then_some(progress + STALL_LIMIT);
@@ -257,8 +289,8 @@ impl Session {
                     .flatten()
                     .min()
             }
-            Phase::Ending { since, .. } => Some(since + END_LIMIT),
-            Phase::Explaining { until, .. } => Some(until),
+            Phase::Ending { since } => Some(since + END_LIMIT),
+            Phase::Explaining { until } => Some(until),
         };
         [held, phase].into_iter().flatten().min()
     }
@@ -279,6 +311,11 @@ impl Session {
         }
     }
 
+    /// Why it ends, from the first cause on.
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
     /// Whether the end has begun: no new connection is worth taking.
     pub fn is_ending(&self) -> bool {
         matches!(
@@ -292,19 +329,19 @@ impl Session {
         matches!(self.phase, Phase::Draining { .. })
     }
 
-    /// Somebody asks for the end; a status that is already decided stays.
-    fn stop(&mut self, status: u8, now: Instant) {
+    /// Something asks for the end; a cause that came before it stays.
+    fn stop(&mut self, cause: Cause, now: Instant) {
+        self.cause.get_or_insert(cause);
         match self.phase {
-            Phase::Running => self.end(status, now),
-            Phase::Draining { status, .. } => self.end(status, now),
+            Phase::Running | Phase::Draining { .. } => self.end(now),
             Phase::Ending { .. } | Phase::Explaining { .. } | Phase::Done => {}
         }
     }
 
-    fn end(&mut self, status: u8, now: Instant) {
-        self.phase = Phase::Ending { status, since: now };
+    fn end(&mut self, now: Instant) {
+        self.phase = Phase::Ending { since: now };
         if self.keeper_done {
-            self.finish(status, now);
+            self.finish(now);
         } else if self.keeper_lost {
             self.wishes.end_orphans = true;
         } else {
@@ -317,7 +354,7 @@ impl Session {
             return;
         }
         match self.phase {
-            Phase::Running | Phase::Draining { .. } => self.stop(KEEPER_LOST, now),
+            Phase::Running | Phase::Draining { .. } => self.stop(Cause::KeeperLost, now),
             Phase::Ending { .. } => {
                 self.wishes.end_job = false;
                 self.wishes.end_orphans = true;
@@ -329,24 +366,24 @@ impl Session {
     /// Nobody waits for the reason of the job's end any more.
     fn need_no_reason(&mut self) {
         self.reason_until = None;
-        if let Phase::Explaining { status, .. } = self.phase {
-            self.leave(status);
+        if let Phase::Explaining { .. } = self.phase {
+            self.leave();
         }
     }
 
     /// Nothing is left below the keeper.
-    fn finish(&mut self, status: u8, now: Instant) {
+    fn finish(&mut self, now: Instant) {
         match self.reason_until.filter(|until| now < *until) {
-            Some(until) => self.phase = Phase::Explaining { status, until },
-            None => self.leave(status),
+            Some(until) => self.phase = Phase::Explaining { until },
+            None => self.leave(),
         }
     }
 
-    fn leave(&mut self, status: u8) {
+    fn leave(&mut self) {
         self.phase = Phase::Done;
         self.held_since = None;
         self.wishes = Wishes {
-            leave: Some(status),
+            leave: self.cause.map(Cause::status),
             ..Wishes::default()
         };
     }
@@ -413,6 +450,32 @@ mod tests {
         ];
         for (events, expected) in table {
             assert_eq!(told(events).1, *expected, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_cause_is_kept_and_said() {
+        use Event::*;
+        let table: &[(&[Event], &str)] = &[
+            (&[LaunchEnded(7)], "the launch command ended with status 7"),
+            (&[OpeningFailed], "the job's shell could not be prepared"),
+            (&[ClientGone], "the client is gone"),
+            (&[Signal(15)], "signal 15 was received"),
+            (&[KeeperLost], "the keeper was lost"),
+            (&[KeeperDone], "the keeper was lost"),
+        ];
+        assert_eq!(told(&[AnnouncementHeld, Progress]).0.cause(), None);
+        for (first, expected) in table {
+            let then = [
+                ClientGone,
+                LaunchEnded(0),
+                Signal(1),
+                KeeperLost,
+                OrphansEnded,
+            ];
+            let (session, _) = told(&[*first, &then].concat());
+            let cause = session.cause().map(|cause| cause.to_string());
+            assert_eq!(cause.as_deref(), Some(*expected), "{first:?}");
         }
     }
 

@@ -39,6 +39,7 @@ impl Options {
             node_address: settings.last("node-address")?,
             status_interval: settings.one("status-interval")?,
             max_sessions: settings.one("max-sessions")?,
+            syslog: settings.count("syslog") > 0,
             launch: launch(settings, command)?,
             env: settings
                 .of("salloc-env")

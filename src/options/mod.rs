@@ -97,6 +97,8 @@ pub struct Options {
     pub status_interval: u32,
     /// How many sessions the user may run on this machine at a time, 0 for any number.
     pub max_sessions: u32,
+    /// Whether the system's log gets a line at the start and at the end.
+    pub syslog: bool,
     /// What to launch.
     pub launch: LaunchChoice,
     /// Variables for its environment. A name may occur twice; the later one counts.

@@ -400,6 +400,13 @@ pub const TABLE: &[Spec] = &[
         ..PLAIN
     },
     Spec {
+        long: "syslog",
+        help: "write a line to the system's log when the session starts, and one when it ends",
+        paragraph: "With user, job, node, duration in seconds, exit status and the reason of the end, \
+                    to /dev/log, with facility user. A log that cannot take it is not waited for.",
+        ..PLAIN
+    },
+    Spec {
         long: "self-test",
         place: Place::CommandLine,
         help: "play a whole session against a second copy of this program and judge it",

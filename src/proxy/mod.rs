@@ -5,6 +5,7 @@
 //! known. No rule of the relay, of the interceptor or of a session's life stands here; they are
 //! asked.
 
+mod account;
 mod backend;
 mod control;
 mod dial_back;
@@ -46,6 +47,7 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Inherited;
 use crate::transfer::Pipes;
 
+use account::{Account, Known};
 use backend::Backend;
 use door::Door;
 use errand::{Errand, Errands, Watch};
@@ -165,6 +167,7 @@ pub struct Proxy {
     errands: Errands,
     slurm: SlurmCommands,
     watch: JobWatch,
+    account: Account,
     door: Door,
     reach: Reach,
     /// The relay in the job, from before its start on; `None` where connections go directly.
@@ -649,6 +652,12 @@ impl Proxy {
     /// Writes the last lines, as far as stderr has a reader who reads, and is done.
     fn leave(mut self, status: u8) -> u8 {
         self.door.sum_up();
+        self.account.end(&Known {
+            job: self.job,
+            node: self.backend.node(),
+            cause: self.session.cause(),
+            status,
+        });
         let until = Instant::now() + LAST_LINES;
         loop {
             self.insert_lines();

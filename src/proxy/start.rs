@@ -28,6 +28,7 @@ use crate::sys::stdio::{Direction, Stream};
 use crate::sys::{private_file, tcp};
 use crate::transfer::Pipes;
 
+use super::account::Account;
 use super::backend::Backend;
 use super::door::{self, Door};
 use super::errand::Errands;
@@ -115,7 +116,8 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|error| cannot("adopt what a lost keeper leaves", error))?;
 
-    let launch = Launch::new(options, &login(), workgroup.as_deref());
+    let login = login();
+    let launch = Launch::new(options, &login, workgroup.as_deref());
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| cannot("make a fresh marker", error))?;
@@ -195,6 +197,8 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
     if launch.is_slurm() {
         stderr = stderr.watch_allocation();
     }
+    let mut account = Account::new(options.syslog, login.user);
+    account.start(&launch.program.to_string_lossy());
     Ok(Proxy {
         reactor,
         deadlines: Deadlines::default(),
@@ -226,6 +230,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
             Instant::now(),
             Duration::from_secs(options.status_interval.into()),
         ),
+        account,
         door: Door::new(rules),
         reach: options.reach,
         in_job,

@@ -82,7 +82,11 @@ impl Proxy {
                     errands.end(Errand::Job, &mut watch);
                     errands.end(Errand::Account, &mut watch);
                 }
-                Wish::EndExplained => {
+                Wish::EndExplained(end) => {
+                    if let Some(end) = end {
+                        logging::notice(format_args!("{end}"));
+                        self.account.job_ended(end);
+                    }
                     self.session.tell(Event::ReasonKnown, now);
                     self.fulfil_wishes(now);
                 }

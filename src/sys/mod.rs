@@ -20,6 +20,7 @@ pub mod signals;
 pub mod spawn;
 pub mod splice;
 pub mod stdio;
+pub mod syslog;
 pub mod tcp;
 pub mod unix_socket;
 // Tests and benchmarks unwind, whatever the profile says.

@@ -1,6 +1,8 @@
 """Every option of the table once, on the real cluster, and the README's Host stanzas as they stand there."""
 import re
+import socket
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import box
@@ -281,6 +283,36 @@ def max_sessions():
     nothing_left("alice")
     status, _, err = remote("--max-sessions=1", "--", "true")
     check(status == 0, f"after the first one's end: status {status}, {err!r}")
+
+
+@contextmanager
+def system_log():
+    """The system log of the login node: a /dev with everything that was there, and a socket that is read here."""
+    run("login", "bash", "-c", "mkdir /tmp/dev && mount --rbind /dev /tmp/dev && mount -t tmpfs -o mode=755 dev /dev"
+        " && ln -s /tmp/dev/* /dev/ && ln -sfn /tmp/log /dev/log")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+            log.bind(str(path("login", "/tmp/log")))
+            path("login", "/tmp/log").chmod(0o666)
+            log.settimeout(10)
+            yield lambda: log.recv(4096).decode().partition("]: ")[2]
+    finally:
+        run("login", "bash", "-c", "umount --lazy /dev /tmp/dev; rmdir /tmp/dev; rm -f /tmp/log")
+
+
+@journey(4)
+def syslog():
+    """--syslog: a line at the start, and one at the end with the job, its node, and the reason."""
+    with system_log() as line, Session("--syslog") as session:
+        session.start()
+        job, node = session.job(), session.answers()["node"]
+        started = line()
+        check(re.fullmatch(r"session started: user=alice uid=\d+ command=salloc", started), f"it starts with {started!r}")
+        session.hang_up()
+        ended = line()
+        check(re.fullmatch(rf"session ended: user=alice uid=\d+ job={job} node={node} seconds=\d+ status=129 reason=\"the client is gone\"", ended),
+              f"it ends with {ended!r}")
+    nothing_left("alice")
 
 
 @journey(4)
