@@ -93,7 +93,8 @@ impl NodeNames {
             names.names.push(Name::new(Origin::Question, asked));
         }
         for (origin, name) in [(Origin::Domain, domain), (Origin::Template, address)] {
-            if let Some(name) = name {
+            // A name that begins with a dot has no short one.
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
                 names.add(origin, name);
             }
         }

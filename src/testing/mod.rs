@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod config;
 pub mod inbound;
 mod inbound_reference;
+pub mod names;
 pub mod options;
 pub mod outbound;
 pub mod reach;
@@ -28,6 +29,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("config", config::check),
     ("inbound", inbound::check),
     ("options", options::check),
+    ("names", names::check),
     ("outbound", outbound::check),
     ("reach", reach::check),
     ("relay", relay::check),
