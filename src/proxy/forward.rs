@@ -1,5 +1,6 @@
 //! The connections: accepted, parked until the node is known, connected, relayed, closed.
 
+mod direct;
 mod through;
 
 use std::io::{self, ErrorKind};
@@ -16,7 +17,7 @@ use crate::transfer::{self, End, Means, Pipes, Transfer};
 
 use super::backend::{Backend, Way};
 use super::door::Door;
-use super::errand::{Errands, Watch};
+use super::errand::Errands;
 use super::in_job::{self, InJob, State};
 use super::listeners::Listeners;
 use super::watch::SlurmCommands;
@@ -31,10 +32,8 @@ const RESERVED: usize = 96 + in_job::DESCRIPTORS;
 const ACCEPTS: usize = 64;
 /// How long accepting pauses where descriptors ran out, unless one becomes free before.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a connection to the node may take, all its addresses together; and how long while no name
-/// of the node has answered.
+/// How long a connection to the node may take, all its addresses together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const NAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// One client's connection.
 struct Forward {
@@ -100,17 +99,6 @@ pub(super) struct Net<'a> {
     pub(super) door: &'a mut Door,
     /// Where connections go through a relay in the job, or that is not known yet.
     pub(super) in_job: &'a mut Option<InJob>,
-}
-
-impl Net<'_> {
-    /// How far the way to the node is known; what is missing is under way.
-    fn seek(&mut self) -> Way {
-        let mut watch = Watch {
-            reactor: self.reactor,
-            deadlines: self.deadlines,
-        };
-        self.backend.seek(self.errands, self.slurm, &mut watch)
-    }
 }
 
 impl Forwards {
@@ -231,10 +219,7 @@ impl Forwards {
     /// No name leads to the node: whoever waited for it is sent away.
     fn fail_parked(&mut self, net: &mut Net<'_>) {
         for index in 0..self.table.len() {
-            let waits = self
-                .listener_of(index)
-                .and_then(|listener| net.listeners.get(listener));
-            if self.is_parked(index) && waits.is_some_and(|listener| listener.backend.is_some()) {
+            if self.is_parked(index) && self.port(index, net).is_some() {
                 self.close(index, Close::Reset, net);
             }
         }
@@ -355,10 +340,7 @@ impl Forwards {
 
     /// Begins to connect a parked connection, where it is known to what.
     fn connect(&mut self, index: usize, net: &mut Net<'_>) {
-        let listener = self
-            .listener_of(index)
-            .and_then(|listener| net.listeners.get(listener));
-        let Some(port) = listener.and_then(|listener| listener.backend) else {
+        let Some(port) = self.port(index, net) else {
             return;
         };
         match net.in_job.as_ref().map(InJob::state) {
@@ -368,119 +350,14 @@ impl Forwards {
         }
         // Somebody new may find what the others did not.
         net.backend.begin_again();
-        self.advance(index, ErrorKind::TimedOut.into(), net);
+        // Where it has tried all there is, that was by another name.
+        let error = io::Error::other("its addresses have failed before");
+        self.advance(index, port, error, net);
     }
 
-    /// Takes a parked connection, whose last attempt has ended with `error`, to the next address that
-    /// it has not tried; it stays parked while none is known.
-    fn advance(&mut self, index: usize, mut error: io::Error, net: &mut Net<'_>) {
-        loop {
-            match net.seek() {
-                Way::Known => {}
-                Way::Sought => return,
-                Way::None => return self.close(index, Close::Reset, net),
-            }
-            let Some(to) = self.target(index, net) else {
-                match net.backend.unanswered(&error) {
-                    true => continue,
-                    false => return self.fail(index, &error, net),
-                }
-            };
-            match self.begin(index, to, net) {
-                Ok(()) => return,
-                // That says nothing of the node.
-                Err(error) if is_exhaustion(&error) => return self.fail(index, &error, net),
-                Err(failure) => error = failure,
-            }
-            self.failed(index, to.ip(), &error, net);
-        }
-    }
-
-    /// Where the connection `index` goes next.
-    fn target(&self, index: usize, net: &Net<'_>) -> Option<SocketAddr> {
-        let forward = self.table.get(index)?.as_ref()?;
-        let port = net.listeners.get(forward.listener)?.backend?;
-        let mut addresses = net.backend.addresses().iter();
-        let ip = addresses.find(|address| !forward.tried.contains(address))?;
-        Some(SocketAddr::new(*ip, port))
-    }
-
-    /// Begins to connect a parked connection to this address.
-    fn begin(&mut self, index: usize, to: SocketAddr, net: &mut Net<'_>) -> io::Result<()> {
-        let spare = match self.table.get_mut(index) {
-            Some(Some(Forward {
-                stage: Stage::Parked { spare, .. },
-                ..
-            })) => spare.take(),
-            _ => None,
-        };
-        let stream = tcp::connect_to(to, spare)?;
-        let source = Source::Server(index);
-        let token = net.reactor.register(stream.as_fd(), source)?;
-        let limit = match net.backend.is_settled() {
-            true => CONNECT_LIMIT,
-            false => NAME_LIMIT,
-        };
-        // Each address gets an even share of the time.
-        let share = u32::try_from(net.backend.addresses().len()).unwrap_or(u32::MAX);
-        let at = Instant::now() + limit / share.max(1);
-        net.deadlines.set(Owner::Connect(index), Some(at));
-        self.restage(index, |client| Stage::Connecting {
-            client,
-            server: (stream, token),
-            to: to.ip(),
-        });
-        Ok(())
-    }
-
-    /// The connection `index` has not reached the address `ip`.
-    fn failed(&mut self, index: usize, ip: IpAddr, error: &io::Error, net: &mut Net<'_>) {
-        if let Some(Some(forward)) = self.table.get_mut(index) {
-            forward.tried.push(ip);
-        }
-        if is_refusal(error) {
-            net.backend.refused(ip);
-        }
-    }
-
-    /// The address under way has failed with `error`.
-    fn next_address(&mut self, index: usize, error: io::Error, net: &mut Net<'_>) {
-        let Some(Some(forward)) = self.table.get_mut(index) else {
-            return;
-        };
-        let Stage::Connecting { server, to, .. } = &forward.stage else {
-            return;
-        };
-        let to = *to;
-        net.reactor.forget(server.1);
-        net.deadlines.set(Owner::Connect(index), None);
-        self.restage(index, |client| Stage::Parked {
-            client,
-            spare: None,
-        });
-        self.failed(index, to, &error, net);
-        self.advance(index, error, net);
-    }
-
-    fn relay(&mut self, index: usize, net: &mut Net<'_>) {
-        net.deadlines.set(Owner::Connect(index), None);
-        let Some(Some(forward)) = self.table.get_mut(index) else {
-            return;
-        };
-        let Stage::Connecting { to, .. } = &forward.stage else {
-            return;
-        };
-        net.backend.connected(*to);
-        log::debug!("#{} connected", forward.number);
-        let Some(forward) = self.table[index].take() else {
-            return;
-        };
-        let Stage::Connecting { client, server, .. } = forward.stage else {
-            return;
-        };
-        let stage = Stage::Relaying(Transfer::new(client, server));
-        self.table[index] = Some(Forward { stage, ..forward });
-        self.turn(index, net);
+    /// The port in the job that the connection `index` leads to, once it was announced.
+    fn port(&self, index: usize, net: &Net<'_>) -> Option<u16> {
+        net.listeners.get(self.listener_of(index)?)?.backend
     }
 
     /// Puts the client of a connection that is not relayed yet into another stage.
@@ -559,15 +436,6 @@ impl Forwards {
             self.resume(net);
         }
     }
-}
-
-/// Whether `error` says that somebody was there: a node without its server. Any other one says that
-/// nobody was.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
-    )
 }
 
 /// Whether `error` says that descriptors or memory ran out, here or in the whole system.
