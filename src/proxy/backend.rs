@@ -180,15 +180,25 @@ impl Backend {
         }
     }
 
-    fn gave_way(&mut self, level: Level) {
+    /// Says what is tried next, and why; but once every name has failed, it was all said.
+    fn gave_way(&mut self, wanted: Level) {
         let Some(names) = &self.names else { return };
         let faults = names.faults();
+        let level = |level| {
+            if self.failure_told {
+                Level::Debug
+            } else {
+                level
+            }
+        };
         if let Some(name) = names.current() {
-            log::log!(level, "{faults}; trying {name}");
-        } else if std::mem::replace(&mut self.failure_told, true) {
-            log::debug!("connections to the node fail: {faults}");
+            log::log!(level(wanted), "{faults}; trying {name}");
         } else {
-            log::error!("connections to the node fail: {faults}");
+            log::log!(
+                level(Level::Error),
+                "connections to the node fail: {faults}"
+            );
+            self.failure_told = true;
         }
     }
 }
