@@ -458,6 +458,19 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_warned_of_a_little_earlier_rather_than_asked_for_again() {
+        let began = Instant::now();
+        for (left, warns) in [("5:15", true), ("5:16", false)] {
+            let mut watch = running(began);
+            watch.answered(Some(&job(&format!("RUNNING|{left}|N/A|None"))), began);
+            assert_eq!(
+                (watch.deadline().is_none(), !wishes(&mut watch).is_empty()),
+                (warns, warns)
+            );
+        }
+    }
+
+    #[test]
     fn a_limit_that_was_moved_is_warned_of_later() {
         let began = Instant::now();
         let mut watch = running(began);

@@ -819,6 +819,47 @@ mod tests {
         untouched(&format!("# x\n{quiet}a((\n{start}"));
     }
 
+    #[test]
+    fn an_escape_is_of_one_byte_where_nobody_listens_too() {
+        let start = "\n$SERVER_SCRIPT --start-server --host=";
+        for line in [
+            "a $(b) \"c\\d\"",
+            "a $(b \"c\\d\")",
+            "a $(b) c\\d",
+            "a $(b\\c 'd')",
+        ] {
+            changes(&format!("{line}{start}⟦127.0.0.1⟧\n"), START);
+        }
+    }
+
+    /// Text that is quiet long enough is no longer read: a quote in it hides nothing.
+    #[test]
+    fn quiet_is_counted_from_the_last_sign_and_once_more_after_each() {
+        let quiet = |length: usize| "\n".repeat(length);
+        let begin = quiet(QUIET as usize) + "ab -c\n";
+        for (before, sign) in [("", "a=$(b) c-"), ("", "a=$(b) '-'"), (&begin, "ab -c -")] {
+            let text = |length| format!("{before}{sign}{}a \"\n$SERVER_SCRIPT", quiet(length));
+            let start = " --start-server --host=";
+            untouched(&format!("{}{start}127.0.0.1\n", text(QUIET as usize - 1)));
+            changes(
+                &format!("{}{start}⟦127.0.0.1⟧\n", text(QUIET as usize)),
+                START,
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_is_skipped_once_more_than_16_kib_of_it_are_quiet() {
+        let start = "\n$SERVER_SCRIPT --start-server --host=";
+        for (length, is_read) in [(LIMIT, true), (LIMIT + 1, false), (3 * LIMIT, false)] {
+            let line = format!("-{}'", "a".repeat(length));
+            match is_read {
+                true => untouched(&format!("{line}{start}127.0.0.1\n")),
+                false => changes(&format!("{line}{start}⟦127.0.0.1⟧\n"), START),
+            }
+        }
+    }
+
     /// Of the line that a sign of shell syntax turns up in, so much is remembered.
     #[test]
     fn a_quiet_line_of_16_kib_is_read_again_and_a_longer_one_is_not() {
