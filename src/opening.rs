@@ -277,6 +277,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_question_that_is_under_way_gets_more_time() {
+        let now = Instant::now();
+        let mut opening = opening("a");
+        opening.extend(now);
+        assert_eq!(opening.deadline(), None, "not asked yet");
+        opening.begin(now);
+        opening.settle('a', now);
+        opening.extend(now);
+        assert_eq!(opening.deadline(), None, "answered");
+    }
+
+    #[test]
     fn a_late_answer_is_told_once_and_the_client_waits_until_it_is_settled() {
         let now = Instant::now();
         let mut opening = opening("a");
@@ -288,7 +300,13 @@ mod tests {
             (None, None)
         );
         assert!(!opening.is_over() && opening.awaits('a'));
-        opening.settle('a', now + LIMIT);
+        opening.extend(now + 2 * LIMIT);
+        assert_eq!(opening.deadline(), Some(now + 2 * LIMIT));
+        assert_eq!(
+            opening.overdue(now + 2 * LIMIT),
+            Some(Overdue::Question('a'))
+        );
+        opening.settle('a', now + 2 * LIMIT);
         assert!(opening.is_over());
     }
 }

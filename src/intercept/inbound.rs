@@ -820,6 +820,24 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_listens_to_is_left_where_a_shell_would_leave_it() {
+        let start = "\n$SERVER_SCRIPT --start-server --host=";
+        for line in [
+            "a `b # c`",
+            "a `b # c`; d # e'",
+            "a $(b) cd #'",
+            // A quote within so many is too deep: all of it is forgotten with the line.
+            &format!("a {}'", "$(".repeat(23)),
+        ] {
+            changes(&format!("{line}{start}⟦127.0.0.1⟧\n"), START);
+        }
+        let deep = format!("a {}'b' c", "$(".repeat(22));
+        for line in ["a $(b) cd#'", "a `b # c", &deep] {
+            untouched(&format!("{line}{start}127.0.0.1\n"));
+        }
+    }
+
+    #[test]
     fn an_escape_is_of_one_byte_where_nobody_listens_too() {
         let start = "\n$SERVER_SCRIPT --start-server --host=";
         for line in [

@@ -149,7 +149,7 @@ impl Lexer {
         }
         let unheard = indifferent || self.depth > 1;
         let up_to = |found: Option<usize>| Skipped::inside(found.unwrap_or(bytes.len()));
-        let skipped = match self.frames[self.depth] {
+        match self.frames[self.depth] {
             Frame::Script if indifferent && self.in_command && self.is_plain() => {
                 self.skip_commands(bytes)
             }
@@ -165,11 +165,7 @@ impl Lexer {
             Frame::Single if unheard => up_to(bytes.find_byte(b'\'')),
             Frame::Double if unheard && !self.dollar => Skipped::inside(run(bytes, DOUBLE)),
             _ => Skipped::NOTHING,
-        };
-        if skipped.read > 0 {
-            self.dollar = false;
         }
-        skipped
     }
 
     /// Whether the next byte begins a line of the script, with nothing pending.

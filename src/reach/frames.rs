@@ -339,6 +339,17 @@ mod tests {
             assert_eq!(got, (vec![Order::End], false), "{bytes:?}");
         }
         assert_eq!(decoded::<Order>(&[b"\0"]), (vec![], true), "half a length");
+        assert!(!Malformed.to_string().is_empty());
+    }
+
+    #[test]
+    fn what_is_there_of_a_frame_is_held_and_told_so() {
+        let mut decoder = Decoder::<Order>::default();
+        for (bytes, held) in [(&b"\0"[..], 1), (b"\x09", 2), (b"Oabc", 6)] {
+            let mut input = bytes;
+            assert_eq!(decoder.next(&mut input), Ok(None));
+            assert_eq!(decoder.holds(), held);
+        }
     }
 
     #[test]
@@ -351,6 +362,12 @@ mod tests {
             panic!("{messages:?}");
         };
         assert_eq!(text.len(), TEXT - 1);
+
+        frame.clear();
+        let (level, text) = (Level::Warn, "x".repeat(TEXT + 1));
+        Report::Note { level, text }.encode(&mut frame);
+        let (messages, _) = decoded::<Report>(&[&frame]);
+        assert!(matches!(&messages[..], [Report::Note { text, .. }] if text.len() == TEXT));
 
         frame.clear();
         let (version, node) = ("v".repeat(600), vec![b'n'; 600]);

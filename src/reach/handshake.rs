@@ -394,6 +394,33 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_read_than_belongs_to_the_next_message() {
+        let (mut dialler, mut acceptor) = (Dialler::new(DATA_7, [1; 32]), Acceptor::new([2; 32]));
+        assert_eq!((dialler.wanted(), acceptor.wanted()), (CHALLENGE, HELLO));
+        let hello = *dialler.hello();
+        let reached = acceptor.feed(&secret(), &mut &hello[..]);
+        let Ok(Reached::Answer(challenge)) = reached else {
+            panic!("a whole hello is answered");
+        };
+        assert_eq!(dialler.feed(&secret(), &mut &challenge[..3]), Ok(None));
+        assert_eq!(
+            (dialler.wanted(), acceptor.wanted()),
+            (CHALLENGE - 3, PROOF)
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        for (refusal, words) in [
+            (Refusal::Stranger, "another protocol"),
+            (Refusal::Version(7), "version 7, not 1"),
+            (Refusal::Unproven, "secret"),
+        ] {
+            assert!(refusal.to_string().contains(words), "{refusal}");
+        }
+    }
+
+    #[test]
     fn neither_side_believes_another_secret() {
         let other = Secret::new([4; 32]);
         let (dialler, acceptor) = (Dialler::new(DATA_7, [1; 32]), Acceptor::new([2; 32]));

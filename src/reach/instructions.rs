@@ -166,9 +166,27 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_too_long_is_refused_whatever_is_in_it() {
+        let line = instructions(vec![SocketAddr::from(([10, 0, 0, 1], 1))]).to_line();
+        for (length, is_read) in [(LINE, true), (LINE + 1, false), (LINE + 2, false)] {
+            let zeros = "0".repeat(length - line.len());
+            let line = line.replace("30000", &format!("{zeros}30000"));
+            assert_eq!(Instructions::parse(line.as_bytes()).is_ok(), is_read);
+        }
+        assert!(!Unreadable.to_string().is_empty());
+    }
+
+    #[test]
+    fn the_relay_says_its_word_behind_the_marker() {
+        let marker = "@0123456789abcdef0123456789abcdef";
+        assert_eq!(instructions(vec![]).answer("up"), format!("{marker}:up:\n"));
+    }
+
+    #[test]
     fn the_secret_is_not_shown() {
         let shown = format!("{:?}", instructions(vec![]));
         assert!(!shown.contains("a5a5") && !shown.contains("165"), "{shown}");
+        assert!(shown.contains("secret: Secret,"), "{shown}");
     }
 
     #[test]
