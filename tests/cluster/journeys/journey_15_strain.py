@@ -1,12 +1,14 @@
 """A relay inside the job under strain: the link is down for a while, strangers crowd in, all sessions come at once."""
 import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
+import box
 import socks
 from box import check, eventually, kill, nothing_left, processes, run
 from client import PROXY, Session
@@ -121,6 +123,63 @@ def proxy_is_killed():
         kill(session.proxy().pid)
         nothing_left("alice")
         check(session.status() == 137, f"the status is {session.status()}, not 137")
+
+
+def kill_on_login(user):
+    """Everything of a user on the login node, at one blow: as when their control group is killed whole."""
+    victims = [p for p in processes(user) if p.host == "login"]
+    for sig in (signal.SIGSTOP, signal.SIGKILL):
+        for victim in victims:
+            kill(victim.pid, sig)
+
+
+def scancel_runs(user, where):
+    return lambda: any(p.argv[0].endswith("scancel") and p.host.startswith(where) for p in processes(user))
+
+
+@journey(15)
+def all_of_the_login_side_is_killed():
+    """All of the session on the login node is killed at one blow, salloc too: the relay ends the job."""
+    with Session(*IN_JOB) as session:
+        session.start()
+        serves_by_relay(session)
+        session.settled()
+        kill_on_login("alice")
+        nothing_left("alice", limit=75)
+
+
+@journey(15)
+def slurmctld_is_away_then():
+    """The same, and slurmctld is away when the relay wants the job cancelled: it asks again."""
+    with Session(*IN_JOB) as session:
+        session.start()
+        serves_by_relay(session)
+        session.settled()
+        kill_on_login("alice")
+        box.cluster("stop", "slurmctld")
+        try:
+            eventually(60, "nobody cancels the job", scancel_runs("alice", "node"))
+            time.sleep(5)
+        finally:
+            box.cluster("start", "slurmctld")
+        nothing_left("alice", limit=30)
+
+
+@journey(15)
+def slurmctld_is_away_at_the_end():
+    """slurmctld is away when the client goes, and salloc cannot release the job: the keeper has it cancelled."""
+    with Session(*IN_JOB) as session:
+        session.start()
+        serves_by_relay(session)
+        session.settled()
+        box.cluster("stop", "slurmctld")
+        try:
+            session.hang_up()
+            eventually(30, "nobody cancels the job", scancel_runs("alice", "login"))
+            time.sleep(5)
+        finally:
+            box.cluster("start", "slurmctld")
+        nothing_left("alice", limit=30)
 
 
 # Connects COUNT times: keeps every tenth one open and silent for a while, says noise over others, closes the rest.
