@@ -30,7 +30,7 @@ pub const SALLOC_DELAY: Duration = Duration::from_secs(1);
 /// How long the signals wait for the cancellation of a job whose launch command was killed. What
 /// the relay in the job does when the login side is gone has to fit into 75 s, and up to 50 of them
 /// have passed before it begins.
-pub const HOLD: Duration = Duration::from_secs(8);
+pub const HOLD: Duration = Duration::from_secs(5);
 /// How long SIGKILL waits for a cancellation that has just begun.
 pub const CANCEL_LIMIT: Duration = Duration::from_secs(3);
 /// How long after its failure a cancellation is tried again.
@@ -503,7 +503,7 @@ mod tests {
         }
         assert_eq!(ending.outcome(), Some(Outcome::Clean));
         let last = now + BOUND - STOP_LIMIT - CANCEL_PAUSE;
-        assert_eq!((at, attempts), (last, 22));
+        assert_eq!((at, attempts), (last, 19));
     }
 
     #[test]
@@ -694,7 +694,7 @@ mod tests {
             let mut seen = Seen { job_known: job, ..Seen::default() };
             let (mut ending, steps) = Ending::begin(now, job.then_some(JOB), launch);
             seen.steps(steps);
-            for event in story.into_iter().chain([Told::Time(23_000)]) {
+            for event in story.into_iter().chain([Told::Time(20_000)]) {
                 let over = ending.outcome();
                 match event {
                     Told::Job => {
