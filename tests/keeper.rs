@@ -829,16 +829,22 @@ fn a_pending_job_is_withdrawn() {
     assert_eq!(cluster.state(), "CANCELLED");
 }
 
-#[test]
-fn the_job_of_a_killed_salloc_is_cancelled_at_once() {
-    let cluster = Slurm::new();
-    let mut kept = Kept::salloc(&cluster, &[]);
+/// A salloc that was killed, and its job.
+fn killed_salloc(cluster: &Slurm) -> (Kept, i32) {
+    let mut kept = Kept::salloc(cluster, &[]);
     let salloc = kept.expect_started();
     kept.say("echo $SLURM_JOB_ID\n");
     let job = kept.number();
     kept.set_job(job.cast_unsigned());
     kill(Pid::from_raw(salloc), Signal::SIGKILL).expect("kill");
     kept.expect(Report::Ended(Status::Signal(9)));
+    (kept, job)
+}
+
+#[test]
+fn the_job_of_a_killed_salloc_is_cancelled_at_once() {
+    let cluster = Slurm::new();
+    let (mut kept, job) = killed_salloc(&cluster);
     assert_eq!(cluster.state(), "RUNNING", "leaked, as by the real one");
     let began = Instant::now();
     kept.keeper().end();
@@ -922,13 +928,7 @@ fn killed(job: u32, env: &[(&str, OsString)]) -> Kept {
 fn a_controller_that_is_away_for_a_moment_keeps_no_job() {
     let cluster = Slurm::new();
     cluster.go_away();
-    let mut kept = Kept::salloc(&cluster, &[]);
-    let salloc = kept.expect_started();
-    kept.say("echo $SLURM_JOB_ID\n");
-    let job = kept.number();
-    kept.set_job(job.cast_unsigned());
-    kill(Pid::from_raw(salloc), Signal::SIGKILL).expect("kill");
-    kept.expect(Report::Ended(Status::Signal(9)));
+    let (mut kept, job) = killed_salloc(&cluster);
     kept.keeper().end();
     let away = format!("cannot cancel job {job} yet: exit status 8; it is tried again");
     kept.expect_log(&away);

@@ -5,13 +5,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import box
 import socks
 from box import check, eventually, kill, nothing_left, processes, run
-from client import PROXY, Session
+from client import Session
 from journey import journey
 from journey_13_reach import IN_JOB, link, nodes_respond, serves_by_relay
 
@@ -137,13 +137,31 @@ def scancel_runs(user, where):
     return lambda: any(p.argv[0].endswith("scancel") and p.host.startswith(where) for p in processes(user))
 
 
-@journey(15)
-def all_of_the_login_side_is_killed():
-    """All of the session on the login node is killed at one blow, salloc too: the relay ends the job."""
+@contextmanager
+def settled_session():
     with Session(*IN_JOB) as session:
         session.start()
         serves_by_relay(session)
         session.settled()
+        yield session
+
+
+@contextmanager
+def slurmctld_away(cancelling):
+    """slurmctld is away until some seconds after somebody has begun to cancel a job there."""
+    box.cluster("stop", "slurmctld")
+    try:
+        yield
+        eventually(60, "nobody cancels the job", scancel_runs("alice", cancelling))
+        time.sleep(5)
+    finally:
+        box.cluster("start", "slurmctld")
+
+
+@journey(15)
+def all_of_the_login_side_is_killed():
+    """All of the session on the login node is killed at one blow, salloc too: the relay ends the job."""
+    with settled_session():
         kill_on_login("alice")
         nothing_left("alice", limit=75)
 
@@ -151,34 +169,19 @@ def all_of_the_login_side_is_killed():
 @journey(15)
 def slurmctld_is_away_then():
     """The same, and slurmctld is away when the relay wants the job cancelled: it asks again."""
-    with Session(*IN_JOB) as session:
-        session.start()
-        serves_by_relay(session)
-        session.settled()
+    with settled_session():
         kill_on_login("alice")
-        box.cluster("stop", "slurmctld")
-        try:
-            eventually(60, "nobody cancels the job", scancel_runs("alice", "node"))
-            time.sleep(5)
-        finally:
-            box.cluster("start", "slurmctld")
+        with slurmctld_away("node"):
+            pass
         nothing_left("alice", limit=30)
 
 
 @journey(15)
 def slurmctld_is_away_at_the_end():
     """slurmctld is away when the client goes, and salloc cannot release the job: the keeper has it cancelled."""
-    with Session(*IN_JOB) as session:
-        session.start()
-        serves_by_relay(session)
-        session.settled()
-        box.cluster("stop", "slurmctld")
-        try:
+    with settled_session() as session:
+        with slurmctld_away("login"):
             session.hang_up()
-            eventually(30, "nobody cancels the job", scancel_runs("alice", "login"))
-            time.sleep(5)
-        finally:
-            box.cluster("start", "slurmctld")
         nothing_left("alice", limit=30)
 
 
@@ -212,8 +215,11 @@ print(len(made))
 def where_it_dials():
     """The port of the login node at which the relay dials the proxy."""
     lines = run("login", "ss", "-Hltnp").splitlines()
-    at = [line.split()[3] for line in lines if PROXY[:15] in line]
-    return next(one.rsplit(":", 1)[1] for one in at if not one.startswith("127."))
+    # As the proxy calls itself.
+    at = [line.split()[3] for line in lines if '"vscode-session"' in line]
+    at = [one.rsplit(":", 1)[1] for one in at if not one.startswith("127.")]
+    check(len(at) == 1, f"the proxy does not listen for a relay at one port, but at {at}:\n" + "\n".join(lines))
+    return at[0]
 
 
 @journey(15, limit=300)
