@@ -21,9 +21,9 @@ def hosts_on_login(*lines):
         run("login", "umount", "/etc/hosts")
 
 
-def goes_by(name, *lines):
+def goes_by(name, *lines, options=()):
     """A session in which connections reach node2 by this name; what the log says of the names before it."""
-    with hosts_on_login(*lines), Session(*DIRECT) as session:
+    with hosts_on_login(*lines), Session(*DIRECT, *options) as session:
         session.start()
         for _ in range(3):
             socks.http(session.connect())
@@ -58,3 +58,16 @@ def name_of_nobody():
     """The node's own name leads to an address where nobody is: SLURMD_NODENAME takes over."""
     said = goes_by(r"node2 \(SLURMD_NODENAME\)", "10.90.0.99 node2.box.test", "10.90.0.12 node2")
     check("warn: node2.box.test (uname -n) does not answer" in said, "nothing is said of the own name")
+
+
+@journey(14)
+def sites_own_names():
+    """Slurm tells nothing of the node: the names that the site has for it lead there."""
+    run("login", "mount", "--bind", "/bin/false", "/usr/bin/scontrol")
+    try:
+        said = goes_by(r"node2\.site\.test \(node-domain\)", "10.90.0.12 node2.site.test", options=["--node-domain=site.test"])
+        check("scontrol" in said, "Slurm was not asked before")
+        goes_by(r"node2-fast \(node-address\)", "10.90.0.12 node2-fast",
+                options=["--node-domain=site.test", "--node-address=%n-fast"])
+    finally:
+        run("login", "umount", "/usr/bin/scontrol")
