@@ -881,7 +881,7 @@ mod tests {
     /// Of the line that a sign of shell syntax turns up in, so much is remembered.
     #[test]
     fn a_quiet_line_of_16_kib_is_read_again_and_a_longer_one_is_not() {
-        let quiet = "ab c\n".repeat(QUIET as usize / 5 + 1);
+        let quiet = "ab c\n".repeat(QUIET as usize / 5 + 4);
         let line =
             |length: usize, begin: &str| format!("{begin}{}", " ".repeat(length - begin.len()));
         let (within, beyond) = (
@@ -903,7 +903,7 @@ mod tests {
 
     #[test]
     fn a_quiet_line_goes_on_behind_an_escaped_newline_only() {
-        let quiet = "ab c\n".repeat(QUIET as usize / 5 + 1);
+        let quiet = "ab c\n".repeat(QUIET as usize / 5 + 4);
         let long = "a".repeat(LIMIT - 8);
         let start = "$SERVER_SCRIPT --start-server --host=";
         for (end, joined) in [("", false), ("\\", true), ("\\\\", false), ("\\\\\\", true)] {
