@@ -110,14 +110,17 @@ pub fn send(process: Identity, signals: &[Signal]) -> io::Result<()> {
 }
 
 fn scan() -> io::Result<Vec<Process>> {
-    Ok(processes()?.collect())
+    processes()?.collect()
 }
 
-/// Every process that can be seen.
-pub(super) fn processes() -> io::Result<impl Iterator<Item = Process>> {
+/// Every process that can be seen; an error where it cannot be known whether that is all.
+pub(super) fn processes() -> io::Result<impl Iterator<Item = io::Result<Process>>> {
+    let process = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        read(Pid::from_raw(pid)?)
+    };
     let entries = fs::read_dir("/proc")?;
-    let pid = |name: &str| Pid::from_raw(name.parse().ok()?);
-    Ok(entries.filter_map(move |entry| read(pid(entry.ok()?.file_name().to_str()?)?)))
+    Ok(entries.filter_map(move |entry| entry.map(process).transpose()))
 }
 
 /// The process with this pid, if there is one.

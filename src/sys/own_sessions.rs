@@ -40,7 +40,8 @@ pub fn peers() -> io::Result<Vec<Peer>> {
             standing: *standing,
         })
     };
-    Ok(descendants::processes()?.filter_map(peer).collect())
+    let peers = descendants::processes()?.map(|process| process.map(peer));
+    peers.filter_map(Result::transpose).collect()
 }
 
 /// Waits until all of these have ended, at most for `limit`; not at all for one that the kernel
