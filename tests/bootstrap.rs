@@ -10,10 +10,9 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
 use std::time::Duration;
 
-use support::tcp::{Server, connect, half_close, read_all, read_exactly};
+use support::tcp::{Server, exchange};
 use support::{Program, Session, shell};
 
 /// Notes each argument on a line of its own, then says what the original says.
@@ -112,20 +111,6 @@ fn address(line: &str, before: &str) -> u16 {
         .and_then(|rest| rest.strip_suffix("=="));
     port.and_then(|port| port.parse().ok())
         .unwrap_or_else(|| panic!("{line:?} is no address"))
-}
-
-/// A connection through `port` arrives at `server`, and both can speak and hang up.
-#[track_caller]
-fn exchange(port: u16, server: &Server) {
-    let mut client = connect(port);
-    client.write_all(b"from the client").expect("write");
-    let mut peer = server.accept();
-    assert_eq!(read_exactly(&peer, 15), b"from the client");
-    peer.write_all(b"from the server").expect("write");
-    half_close(&peer);
-    assert_eq!(read_all(&client), b"from the server");
-    half_close(&client);
-    assert_eq!(read_all(&peer), b"");
 }
 
 fn arguments(session: &Session) -> Vec<String> {

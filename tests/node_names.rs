@@ -6,12 +6,11 @@
 
 mod support;
 
-use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use support::slurm::Slurm;
-use support::tcp::{Server, assert_sent_away, connect, read_exactly, reset};
+use support::tcp::{Server, assert_sent_away, connect, exchange, reset};
 use support::{Program, Session};
 
 /// Leads nowhere, which is known at once.
@@ -43,17 +42,6 @@ fn asked(cluster: &Slurm, node: &str) -> usize {
 /// Starts it with a bash for a job.
 fn start(program: Program) -> Session {
     program.args(["--", "bash"]).start()
-}
-
-/// What a client sends before anybody is reached comes whole, and so does the answer.
-#[track_caller]
-fn exchange(port: u16, server: &Server) {
-    let mut client = connect(port);
-    client.write_all(b"from the first byte").expect("write");
-    let mut peer = server.accept();
-    assert_eq!(read_exactly(&peer, 19), b"from the first byte");
-    peer.write_all(b"and back").expect("write");
-    assert_eq!(read_exactly(&client, 8), b"and back");
 }
 
 /// Everything on stderr that tells of the node's names, once the session has ended.

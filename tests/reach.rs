@@ -14,7 +14,9 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::processes::Process;
-use support::tcp::{Server, assert_sent_away, connect, half_close, noise, read_all, read_exactly};
+use support::tcp::{
+    Server, assert_sent_away, connect, exchange, half_close, noise, read_all, read_exactly,
+};
 use support::{Program, Session, shell};
 use vscode_shell_proxy::reach::{Dialler, Instructions, Message, Report, Role};
 
@@ -33,20 +35,6 @@ fn proxy(reach: &str) -> Program {
 fn bash_behind(edit: &str) -> [String; 4] {
     let script = format!("sed -u '{edit}' | bash");
     ["--", "sh", "-c", &script].map(str::to_owned)
-}
-
-/// A connection through `port` arrives at `server`, and both can speak and hang up.
-#[track_caller]
-fn exchange(port: u16, server: &Server) {
-    let mut client = connect(port);
-    client.write_all(b"from the client").expect("write");
-    let mut peer = server.accept();
-    assert_eq!(read_exactly(&peer, 15), b"from the client");
-    peer.write_all(b"from the server").expect("write");
-    half_close(&peer);
-    assert_eq!(read_all(&client), b"from the server");
-    half_close(&client);
-    assert_eq!(read_all(&peer), b"");
 }
 
 #[track_caller]

@@ -1,6 +1,6 @@
 //! The two far ends of a relayed connection: the client's, and the server's in the job.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -90,6 +90,21 @@ pub fn assert_sent_away(port: u16) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         other => panic!("expected a reset of the connection, got {other:?}"),
     }
+}
+
+/// A connection through `port` arrives at `server`, with what was sent before anybody was reached, and
+/// both can speak and hang up.
+#[track_caller]
+pub fn exchange(port: u16, server: &Server) {
+    let mut client = connect(port);
+    client.write_all(b"from the client").expect("write");
+    let mut peer = server.accept();
+    assert_eq!(read_exactly(&peer, 15), b"from the client");
+    peer.write_all(b"from the server").expect("write");
+    half_close(&peer);
+    assert_eq!(read_all(&client), b"from the server");
+    half_close(&client);
+    assert_eq!(read_all(&peer), b"");
 }
 
 fn bounded(stream: TcpStream) -> TcpStream {

@@ -43,6 +43,7 @@ def without_the_interactive_step():
 def hidden_from_the_compute_node():
     """--self-test where the compute nodes do not have the program at its path: it goes by way of the home."""
     with box.laid_over_on_the_nodes("/usr/local/bin"):
+        check(run("node1", "ls", "/usr/local/bin") == "", "the program is not hidden")
         passes()
         passes("--", "srun", "--pty", "bash")
     copies = run("login", "ls", f"/home/alice/.cache/{PROXY}").split()
