@@ -1,5 +1,6 @@
 //! The question that the job's shell answers before it reads the client's first byte: where does it
-//! run, in which job, and what does Slurm call the node. Echo and answer are taken out of what the client gets.
+//! run, in which job, and what does Slurm call the node. Echo and answer are taken out of what the
+//! client gets.
 //!
 //! The line works in sh, dash, bash, zsh, csh, tcsh and the Korn shells (measured). Both the echo
 //! and the answer begin with a byte that ends no ordinary prompt, so a prompt or a motd that stands

@@ -1,5 +1,6 @@
 //! The server's end of a connection: the node's names are looked up, and Slurm is asked for more, by
-//! errands, so that a slow name service never stalls the streams. Which name is tried when, [`NodeNames`] says.
+//! errands, so that a slow name service never stalls the streams. Which name is tried when,
+//! [`NodeNames`] says.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
