@@ -619,12 +619,13 @@ impl Session {
         processes::listening_ports(self.pid())
     }
 
-    /// Waits until the program listens, and returns the port.
+    /// Waits until the program listens, and returns the port of its first listener.
     #[track_caller]
     pub fn await_listening(&mut self) -> u16 {
-        self.until("a listener", |session| {
-            session.listening_ports().first().copied()
-        })
+        let listens = |session: &mut Self| session.listening_ports().first().copied();
+        self.until("a listener", listens);
+        // The first one has been there since before this look.
+        self.until("the first listener", listens)
     }
 
     /// Whether it has ended.

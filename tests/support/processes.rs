@@ -3,6 +3,7 @@
 //! Processes are found by a variable in their environment, which they all inherit: it stays
 //! whatever group, session or parent they choose, and whatever they execute.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -150,36 +151,36 @@ fn process_ids() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The TCP ports on which process `pid` listens, over IPv4 and IPv6.
+/// The TCP ports on which process `pid` listens, over IPv4 and IPv6, in the order of their
+/// descriptors. What is opened while `/proc` is read may be seen without what was opened before.
 pub fn listening_ports(pid: u32) -> Vec<u16> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let targets: Vec<_> = entries
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
+    const LISTEN: &str = "0A";
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
+    let descriptors = entries.into_iter().flatten().flatten();
+    let mut sockets: Vec<(i32, String)> = descriptors
+        .filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            let target = fs::read_link(entry.path()).ok()?;
+            Some((number, target.into_os_string().into_string().ok()?))
+        })
         .collect();
-    let mut ports = Vec::new();
+    sockets.sort();
+    let mut ports = HashMap::new();
     for table in ["tcp", "tcp6"] {
         let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(&"0A"), Some(inode)) =
+            let (Some(local), Some(&LISTEN), Some(inode)) =
                 (fields.get(1), fields.get(3), fields.get(9))
             else {
                 continue;
             };
-            let socket = format!("socket:[{inode}]");
             let port = local
                 .rsplit_once(':')
-                .and_then(|(_, p)| u16::from_str_radix(p, 16).ok());
-            if targets
-                .iter()
-                .any(|target| target.as_os_str() == socket.as_str())
-            {
-                ports.extend(port);
-            }
+                .and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+            ports.extend(port.map(|port| (format!("socket:[{inode}]"), port)));
         }
     }
-    ports
+    let ports = sockets.iter().filter_map(|(_, socket)| ports.get(socket));
+    ports.copied().collect()
 }
