@@ -74,9 +74,9 @@ fn main() -> io::Result<()> {
          Contestants take turns in several rounds; a figure is the median of its rounds, with the \
          least and the greatest in brackets, and a ratio is the median of the rounds' ratios: ours \
          divided by theirs. CPU time is the relaying process's own, from `/proc`. Absolute figures \
-         are this machine's, and it was not quiet; the ratios say more. `proxy, no splice` is the \
-         proxy where the kernel refuses splice(2); `proxy, in-job` the proxy with a relay in the job, \
-         which would be on another machine: its own CPU time does not count.\n\n",
+         are this machine's; the ratios say more. `proxy, no splice` is the proxy where the kernel \
+         refuses splice(2); `proxy, in-job` the proxy with a relay in the job, which would be on \
+         another machine: its own CPU time does not count.\n\n",
     );
     machine(&mut text);
     goals::table(&mut text, &records);
