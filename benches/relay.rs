@@ -60,6 +60,16 @@ const SCENARIOS: &[Scenario] = &[
         Kind::Bulk,
     ),
     (
+        "up, 1 connection, 400 MB/s",
+        "steady dir=up rate=400",
+        Kind::Bulk,
+    ),
+    (
+        "down, 1 connection, 400 MB/s",
+        "steady dir=down rate=400",
+        Kind::Bulk,
+    ),
+    (
         "64-byte round trips, 1 connection",
         "trips conns=1",
         Kind::Trips,

@@ -82,7 +82,7 @@ fn pump(
                 }
             }
             if event.writable {
-                some(ends.send(end))?;
+                some(ends.send(end, usize::MAX))?;
             }
         }
         let lasted = began.elapsed();
@@ -93,14 +93,14 @@ fn pump(
 }
 
 /// How bytes are sent and received.
-struct Mover {
+pub struct Mover {
     ends: Ends,
     file: OwnedFd,
     buffer: Vec<u8>,
 }
 
 impl Mover {
-    fn new(ends: Ends) -> io::Result<Self> {
+    pub fn new(ends: Ends) -> io::Result<Self> {
         let file = memfd_create("bulk", MemfdFlags::CLOEXEC)?;
         ftruncate(&file, PASS as u64)?;
         let size = if ends == Ends::Pass { PASS } else { TOUCH };
@@ -111,14 +111,16 @@ impl Mover {
         })
     }
 
-    fn send(&self, mut end: &TcpStream) -> io::Result<usize> {
+    /// Sends `most` bytes, if one call sends so many.
+    pub fn send(&self, mut end: &TcpStream, most: usize) -> io::Result<usize> {
+        let most = most.min(self.buffer.len());
         match self.ends {
-            Ends::Pass => Ok(sendfile(end, &self.file, Some(&mut 0), PASS)?),
-            Ends::Touch => end.write(&self.buffer),
+            Ends::Pass => Ok(sendfile(end, &self.file, Some(&mut 0), most)?),
+            Ends::Touch => end.write(&self.buffer[..most]),
         }
     }
 
-    fn receive(&mut self, mut end: &TcpStream) -> io::Result<usize> {
+    pub fn receive(&mut self, mut end: &TcpStream) -> io::Result<usize> {
         match self.ends {
             // With MSG_TRUNC a TCP socket drops what it would have copied (tcp(7)).
             Ends::Pass => Ok(recv(end, &mut self.buffer[..], RecvFlags::TRUNC)?.1),

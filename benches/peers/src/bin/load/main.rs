@@ -6,6 +6,7 @@
 //! | command | does | answers |
 //! |---|---|---|
 //! | `bulk` | as many bytes as go through in `ms`, `dir=up`, `down` or `both`, over `conns`; `ends=pass` touches no byte, `ends=touch` reads and writes them | `bytes` `ns` `fair` (slowest by fastest connection) |
+//! | `steady` | `rate` MB a second over one connection, for `ms`, `dir=up` or `down` | `bytes` `ns` |
 //! | `trips` | messages of 64 bytes to and fro, one under way on each of `conns` | `count` `ns` `p50` `p99` (ns) |
 //! | `connect` | `count` connections, one after the other: a message to, one fro, the client closes | `count` `ns` |
 //! | `verify` | `conns` at once, `bytes` each way, every byte checked, half-closed by either side first | `bytes` |
@@ -18,6 +19,7 @@ mod bulk;
 mod connect;
 mod cpu;
 mod pairs;
+mod steady;
 mod trips;
 mod verify;
 
@@ -87,6 +89,10 @@ impl<'a> Command<'a> {
                     _ => bulk::Ends::Pass,
                 };
                 bulk::run(server, to, &relay, conns, dir, ends, ms)
+            }
+            "steady" => {
+                let dir = self.args.get("dir").copied().unwrap_or("up");
+                steady::run(server, to, &relay, dir, self.number("rate", 400), ms)
             }
             "trips" => trips::run(server, to, &relay, conns, ms),
             "connect" => connect::run(server, to, &relay, self.number("count", 500)),
