@@ -556,6 +556,20 @@ fn a_shell_that_ends_during_the_startup_commands_is_told_with_its_last_words() {
 }
 
 #[test]
+fn startup_commands_that_take_longer_than_a_minute_end_the_session_before_the_clients_first_byte() {
+    let program = site("startup = sleep 55; echo waiting for x; sleep 600\n");
+    let reached = program.path("reached");
+    let mut session = program.args(["-v", "--", "bash"]).start();
+    session.send(&format!("touch {}\n", reached.display()));
+    session.await_stderr("startup, stdout: waiting for x");
+    session.await_stderr("have not ended within 60 s; their last words: waiting for x");
+    let end = session.wait_for_code(1);
+    assert_eq!(end.stdout_text(), "");
+    session.assert_nothing_left();
+    assert!(!reached.exists());
+}
+
+#[test]
 fn startup_commands_are_lines_of_a_bounded_size() {
     let end = site("").arg("--startup=a\nb").run("");
     refused(&end, 2, &["--startup", "one line"]);
