@@ -324,6 +324,12 @@ impl Session {
         )
     }
 
+    /// Whether the launch command has ended, and what others still have of its output, or hold open,
+    /// has its time.
+    pub fn awaits_holders(&self) -> bool {
+        matches!(self.phase, Phase::Draining { cut: false, .. })
+    }
+
     /// Whether the launch command has ended and its output is being delivered.
     pub fn is_draining(&self) -> bool {
         matches!(self.phase, Phase::Draining { .. })

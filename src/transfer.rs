@@ -143,6 +143,21 @@ impl Transfer {
         (self.duplex.up.carried(), self.duplex.down.carried())
     }
 
+    /// Whether bytes for `side` are under way, or wait to be read at its other side.
+    pub fn owes<T: Copy>(&mut self, side: Side, reactor: &Reactor<T>) -> bool {
+        let source = match side {
+            Side::Client => self.server.1,
+            Side::Server => self.client.1,
+        };
+        let flow = self.duplex.from(side.other());
+        flow.left() > 0 || (!flow.is_done() && reactor.ready(source).read)
+    }
+
+    /// Whether everything for `side` has arrived there, to its end.
+    pub fn is_done(&mut self, side: Side) -> bool {
+        self.duplex.from(side.other()).is_done()
+    }
+
     /// The sockets with their tokens; what was borrowed goes back.
     pub fn into_ends(mut self, pool: &mut Pool, pipes: &mut Pipes) -> [End; 2] {
         self.up.give_back(pool, pipes);

@@ -294,18 +294,50 @@ fn output_that_somebody_else_holds_open_delays_the_end_by_two_seconds() {
 }
 
 #[test]
-fn connections_are_closed_at_the_end() {
-    let server = tcp::Server::on("127.0.0.1");
-    // With a relay in between, which ends with the shell, the last bytes may be lost.
-    let mut session = Program::proxy().direct().args(["--", "bash"]).start();
-    let port = session.announce(server.port());
-    let client = tcp::connect(port);
-    let backend = server.accept();
-    (&backend).write_all(b"last").expect("relayed");
-    session.send("exit 5\n");
-    assert_eq!(tcp::read_exactly(&client, 4), b"last");
-    expect_end(session, 5);
-    assert!(closed(&client) && closed(&backend));
+fn connections_are_closed_at_the_end_behind_their_last_byte() {
+    for reach in ["direct", "in-job"] {
+        let server = tcp::Server::on("127.0.0.1");
+        let program = Program::proxy().args(["--reach", reach, "--", "bash"]);
+        let mut session = program.start();
+        let port = session.announce(server.port());
+        let [client, idle] = [(); 2].map(|()| tcp::connect(port));
+        let [backend, idle_backend] = [(); 2].map(|()| server.accept());
+        // More than the client's socket takes while it does not read.
+        let last = tcp::noise(5, 128 * 1024);
+        (&backend).write_all(&last).expect("relayed");
+        session.send("exit 5\n");
+        let read = tcp::read_exactly(&client, last.len());
+        assert!(read == last, "{reach}");
+        let took = expect_end(session, 5);
+        assert!(took < HOLDER_LIMIT, "{reach}: {took:?}");
+        for end in [client, backend, idle, idle_backend] {
+            assert!(closed(&end), "{reach}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_its_last_bytes_delays_the_end_by_two_seconds() {
+    for reach in ["direct", "in-job"] {
+        let server = tcp::Server::on("127.0.0.1");
+        let program = Program::proxy().args(["--reach", reach, "--", "bash"]);
+        let mut session = program.start();
+        let client = tcp::connect(session.announce(server.port()));
+        let backend = server.accept();
+        // Until all that is between the two is full.
+        let patience = Duration::from_millis(500);
+        backend.set_write_timeout(Some(patience)).expect("set");
+        while (&backend).write(&[7; 4096]).is_ok() {}
+        session.send("exit 5\n");
+        let took = expect_end(session, 5);
+        assert!(
+            took >= HOLDER_LIMIT - Duration::from_millis(500),
+            "{reach}: {took:?}"
+        );
+        assert!(took < GRACE, "{reach}: {took:?}");
+        assert!(closed(&backend), "{reach}");
+        drop(client);
+    }
 }
 
 /// Whether a connection's other end is gone, by an orderly end or by a reset.

@@ -5,10 +5,11 @@
 //! background leaves the shell's streams and session, dials back to the proxy, and relays.
 //!
 //! # Its end
-//! It ends with the shell, of which it learns at once; when the proxy says so; on SIGTERM. Where the
-//! control connection is lost and does not come back within the grace, the login side is gone without
-//! a word: then it has the job cancelled, ends the shell and everything below that ([`Ender`]), and
-//! leaves.
+//! It ends with the shell, of which it learns at once; when the proxy says so; on SIGTERM. What the
+//! targets have sent until then is passed on before, as long as the proxy waits for it
+//! ([`HOLDER_LIMIT`]). Where the control connection is lost and does not come back within the grace,
+//! the login side is gone without a word: then it has the job cancelled, ends the shell and
+//! everything below that ([`Ender`]), and leaves.
 //! Streams that are relayed already are not touched while the control connection is away.
 //!
 //! # What it costs
@@ -41,6 +42,7 @@ use crate::keeper::{Below, Ender, Launched};
 use crate::reach::{IN_JOB, Instructions, LINE, Order, Report, Role, UNREACHED};
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::{Close, Pool};
+use crate::session::HOLDER_LIMIT;
 use crate::sys::background::{self, Half};
 use crate::sys::reap;
 use crate::sys::signals::{Signals, shield};
@@ -71,6 +73,8 @@ const BLOCK: usize = 128 * 1024;
 /// Most blocks with bytes for slow readers; beyond them nothing is read that cannot be written. With
 /// all of them full the relay has less than 2 MiB resident.
 const POOL_BLOCKS: usize = 4;
+/// How long at the end a reader may take for the last bytes: as long as the proxy waits for them.
+const LAST_BYTES: Duration = HOLDER_LIMIT;
 /// How often it is looked who is left of those that are being ended.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -96,6 +100,7 @@ enum Owner {
     Stream(usize),
     End,
     Look,
+    LastBytes,
 }
 
 /// The mode: the status for the shell, 0 where it was answered.
@@ -200,6 +205,8 @@ struct Relay {
     scratch: Vec<u8>,
     /// The end of the shell and the job, where the login side is gone.
     ender: Option<Ender>,
+    /// Nothing begins any more, and with the last stream the relay leaves.
+    is_finishing: bool,
     status: Option<u8>,
 }
 
@@ -251,6 +258,7 @@ impl Relay {
             pipes: Pipes::default(),
             scratch: vec![0; BLOCK],
             ender: None,
+            is_finishing: false,
             status: None,
         })
     }
@@ -313,6 +321,7 @@ impl Relay {
                 }
             }
             Owner::Look => self.look(now),
+            Owner::LastBytes => self.status = Some(0),
         }
     }
 
@@ -333,6 +342,9 @@ impl Relay {
             }
         }
         self.reports.clear();
+        if self.is_finishing && self.streams.is_empty() {
+            self.status = Some(0);
+        }
         self.deadlines
             .set(Owner::Lifeline, self.lifeline.deadline());
         if let Some(ender) = &self.ender {
@@ -391,7 +403,7 @@ impl Relay {
                     let (streams, mut net) = self.net();
                     streams.open(number, &target, &mut net);
                 }
-                Order::End => self.status = Some(0),
+                Order::End => self.finish(now),
             }
         }
         self.orders = orders;
@@ -436,7 +448,7 @@ impl Relay {
                 self.reap(now);
             } else if self.ender.is_none() {
                 self.note(Level::Warn, "SIGTERM: leaving");
-                self.status = Some(0);
+                self.finish(now);
             }
         }
     }
@@ -458,8 +470,18 @@ impl Relay {
             self.look(now);
         } else if !self.shell.is_alive() {
             self.note(Level::Info, "the job's shell has ended");
-            self.status = Some(0);
+            self.finish(now);
         }
+    }
+
+    /// Begins nothing any more, and leaves once the last bytes are passed on.
+    fn finish(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_finishing, true) {
+            return;
+        }
+        self.deadlines.set(Owner::LastBytes, Some(now + LAST_BYTES));
+        let (streams, mut net) = self.net();
+        streams.finish(&mut net);
     }
 
     /// The login side is gone for good.

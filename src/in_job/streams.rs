@@ -11,7 +11,7 @@ use log::Level;
 
 use crate::reach::{Report, Role, Secret, Sequence, Target, Turn};
 use crate::reactor::{Deadlines, Reactor};
-use crate::relay::{Close, Pool};
+use crate::relay::{Close, Pool, Side};
 use crate::sys::{tcp, unix_socket};
 use crate::transfer::{self, End, Means, Pipes, Transfer};
 
@@ -63,6 +63,8 @@ pub(super) struct Streams {
     spare: Option<usize>,
     /// Spares that have failed in a row.
     failures: u32,
+    /// None begins any more, and each ends with the last byte that its target has sent.
+    is_finishing: bool,
 }
 
 /// What the streams need of the relay.
@@ -90,13 +92,37 @@ impl Streams {
             sequence: Sequence::default(),
             spare: None,
             failures: 0,
+            is_finishing: false,
         }
+    }
+
+    /// Lets no stream begin, and each end once what its target has sent is passed on.
+    pub(super) fn finish(&mut self, net: &mut Net<'_>) {
+        self.is_finishing = true;
+        self.spare = None;
+        net.deadlines.set(Owner::Spare, None);
+        for index in 0..self.table.len() {
+            match self.table[index].as_ref().map(|stream| &stream.stage) {
+                Some(Stage::Relaying(_)) => self.turn(index, net),
+                Some(Stage::SettingUp { .. }) => self.close(index, Close::Reset, net),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.len() == self.vacant.len()
     }
 
     /// The proxy wants the stream `number` to lead to `target`.
     pub(super) fn open(&mut self, number: u64, target: &Target, net: &mut Net<'_>) {
         if self.sequence.order(number) == Turn::Again {
             return self.answer_again(number, net);
+        }
+        if self.is_finishing {
+            let ending = io::Error::from_raw_os_error(nix::libc::ESHUTDOWN);
+            return net.reports.push(failed(number, &ending));
         }
         let spare = self.spare.take();
         let dialled = spare.filter(|spare| self.number(*spare) == Some(number));
@@ -129,7 +155,7 @@ impl Streams {
     /// Dials a spare, where there is none.
     pub(super) fn see_to_spare(&mut self, net: &mut Net<'_>) {
         net.deadlines.set(Owner::Spare, None);
-        if self.spare.is_some() {
+        if self.spare.is_some() || self.is_finishing {
             return;
         }
         match self.dial(self.sequence.next(), net) {
@@ -152,7 +178,9 @@ impl Streams {
                     pipes: net.pipes,
                     scratch: net.scratch,
                 };
-                if let Some(close) = transfer.turn(&mut means) {
+                let close = transfer.turn(&mut means);
+                let is_over = self.is_finishing && !transfer.owes(Side::Client, means.reactor);
+                if let Some(close) = close.or(is_over.then_some(Close::Orderly)) {
                     self.close(index, close, net);
                 }
             }

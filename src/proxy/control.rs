@@ -17,6 +17,8 @@ pub(super) struct Control {
     decoder: Decoder<Report>,
     /// Orders that the kernel has not taken: at most one for each client.
     out: Vec<u8>,
+    /// The last order was given.
+    is_last: bool,
 }
 
 /// What a turn has brought.
@@ -37,6 +39,14 @@ impl Control {
             end,
             decoder: Decoder::default(),
             out: Vec::new(),
+            is_last: false,
+        }
+    }
+
+    /// Gives the last order, once.
+    pub(super) fn dismiss(&mut self, reactor: &mut Reactor<Source>) {
+        if !std::mem::replace(&mut self.is_last, true) {
+            self.order(&Order::End, reactor);
         }
     }
 

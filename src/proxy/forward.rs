@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::reactor::{Deadlines, Reactor};
-use crate::relay::{Close, Pool};
+use crate::relay::{Close, Pool, Side};
 use crate::sys::tcp::{self, Unconnected};
 use crate::transfer::{self, End, Means, Pipes, Transfer};
 
@@ -265,6 +265,19 @@ impl Forwards {
                 }
             }
         }
+    }
+
+    /// Whether bytes for a client are on their way here. What a relay in the job still has cannot be
+    /// seen; but it closes its connections behind the last byte.
+    pub(super) fn owe_clients(&mut self, net: &Net<'_>) -> bool {
+        let mut open = self.table.iter_mut().flatten();
+        open.any(|forward| match &mut forward.stage {
+            Stage::Relaying(transfer) if forward.ordered.is_some() => {
+                !transfer.is_done(Side::Client)
+            }
+            Stage::Relaying(transfer) => transfer.owes(Side::Client, net.reactor),
+            _ => false,
+        })
     }
 
     /// The connection `index` took too long to reach its address.

@@ -215,10 +215,18 @@ impl InJob {
         self.unexplained.remove(at).map(|(_, listener)| listener)
     }
 
-    /// Tells the relay that all is over, as far as it can be told, and closes everything.
+    /// Tells the relay that all is over, as far as it can be told: its connections end with the last
+    /// byte that it has.
+    pub(super) fn dismiss(&mut self, reactor: &mut Reactor<Source>) {
+        if let Some(control) = &mut self.control {
+            control.dismiss(reactor);
+        }
+    }
+
+    /// Dismisses the relay, and closes everything.
     pub(super) fn close(mut self, reactor: &mut Reactor<Source>, deadlines: &mut Deadlines<Owner>) {
-        if let Some(mut control) = self.control.take() {
-            control.order(&Order::End, reactor);
+        self.dismiss(reactor);
+        if let Some(control) = self.control.take() {
             control.close(reactor);
         }
         if let Some(spare) = self.pairing.take_spare() {

@@ -341,7 +341,11 @@ impl Proxy {
         }
         // There is no server any more that an address could lead to.
         self.release_held(now);
-        if self.stdout.is_drained() && self.stderr.is_drained() {
+        let awaited = self.session.awaits_holders() && {
+            let (forwards, net) = self.net();
+            forwards.owe_clients(&net)
+        };
+        if self.stdout.is_drained() && self.stderr.is_drained() && !awaited {
             self.session.tell(Event::OutputDrained, now);
         }
     }
@@ -453,6 +457,7 @@ impl Proxy {
             Report::Ended(status) => {
                 log::info!("{} ended with {status}", self.launch);
                 self.launched = Launched::Ended(status);
+                self.dismiss_relay();
                 self.session
                     .tell(Event::LaunchEnded(status.exit_status()), now);
                 if self.watch.ended() {

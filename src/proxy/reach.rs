@@ -295,6 +295,13 @@ impl Proxy {
         forwards.unpark(&mut net);
     }
 
+    /// The launch command has ended: the relay shall pass on the last bytes, and leave.
+    pub(super) fn dismiss_relay(&mut self) {
+        if let Some(in_job) = &mut self.in_job {
+            in_job.dismiss(&mut self.reactor);
+        }
+    }
+
     /// The session ends: so does the relay.
     pub(super) fn end_relay(&mut self) {
         if let Some(in_job) = self.in_job.take() {
