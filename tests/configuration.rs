@@ -560,7 +560,7 @@ fn startup_commands_that_take_longer_than_a_minute_end_the_session_before_the_cl
     let program = site("startup = sleep 55; echo waiting for x; sleep 600\n");
     let reached = program.path("reached");
     let mut session = program.args(["-v", "--", "bash"]).start();
-    session.send(&format!("touch {}\n", reached.display()));
+    session.send(format!("touch {}\n", reached.display()));
     session.await_stderr("startup, stdout: waiting for x");
     session.await_stderr("have not ended within 60 s; their last words: waiting for x");
     let end = session.wait_for_code(1);
