@@ -10,8 +10,10 @@ mod backend;
 mod control;
 mod dial_back;
 mod door;
+mod end;
 mod errand;
 mod forward;
+mod hearing;
 mod in_job;
 mod inlet;
 mod limit;
@@ -24,30 +26,24 @@ mod startup;
 mod watch;
 mod workgroup;
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use rustix::process::Pid;
 
-use crate::ending::{JobId, Status};
-use crate::intercept::{ProbeAnswer, STARTUP_ENDED};
+use crate::ending::JobId;
 use crate::job_watch::JobWatch;
-use crate::keeper::{Below, Ender, Keeper, Launched, Report, refused_status};
+use crate::keeper::{Ender, Keeper, Launched};
 use crate::logging;
 use crate::opening::{Opening, Overdue};
 use crate::options::Reach;
 use crate::reactor::{Deadlines, Reactor};
 use crate::relay::Pool;
-use crate::session::{Event, Session, Wish};
-use crate::sys::reap::{self, Left};
+use crate::session::{Event, Session};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Inherited;
 use crate::transfer::Pipes;
 
-use account::{Account, Known};
+use account::Account;
 use backend::Backend;
 use door::Door;
 use errand::{Errand, Errands, Watch};
@@ -56,7 +52,7 @@ use in_job::InJob;
 use inlet::Inlet;
 use listeners::Listeners;
 use outlet::{Outlet, Said};
-use reach::{REPORT_LIMIT, Starter};
+use reach::Starter;
 use sink::Io;
 use startup::Startup;
 use watch::SlurmCommands;
@@ -133,8 +129,6 @@ const LINES: usize = 16 * 1024;
 /// After this time without an answer from a shell the log says what may be the matter. Waiting in a
 /// queue is the likeliest, and may well take longer.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long the last lines for stderr may wait for its reader.
-const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A session that was started. [`Proxy::run`] is the rest of its life.
 pub struct Proxy {
@@ -334,296 +328,6 @@ impl Proxy {
             .set(Owner::Session, self.session.deadline(undelivered));
     }
 
-    fn settle_output(&mut self, now: Instant) {
-        let carried = self.stdout.sink().flow.carried() + self.stderr.sink().flow.carried();
-        if std::mem::replace(&mut self.carried, carried) != carried {
-            self.session.tell(Event::Progress, now);
-        }
-        // There is no server any more that an address could lead to.
-        self.release_held(now);
-        let awaited = self.session.awaits_holders() && {
-            let (forwards, net) = self.net();
-            forwards.owe_clients(&net)
-        };
-        if self.stdout.is_drained() && self.stderr.is_drained() && !awaited {
-            self.session.tell(Event::OutputDrained, now);
-        }
-    }
-
-    fn fulfil_wishes(&mut self, now: Instant) {
-        while let Some(wish) = self.session.wish() {
-            self.fulfil(wish, now);
-        }
-    }
-
-    fn fulfil(&mut self, wish: Wish, now: Instant) {
-        match wish {
-            Wish::ReleaseAnnouncements => {
-                log::error!(
-                    "an address was announced, but the shell has not told its node's name: the \
-                     address is passed on unchanged, and connections to it will fail"
-                );
-                self.release_held(now);
-            }
-            Wish::CutOutput => {
-                self.stdout.cut(&mut self.reactor);
-                self.stderr.cut(&mut self.reactor);
-            }
-            Wish::EndJob => {
-                self.watch.stop();
-                self.listeners.close(&mut self.reactor);
-                self.end_relay();
-                self.keeper.end();
-            }
-            Wish::EndOrphans => {
-                self.listeners.close(&mut self.reactor);
-                self.end_relay();
-                self.end_orphans(now);
-            }
-            Wish::Leave(status) => self.status = Some(status),
-        }
-    }
-
-    fn read_signals(&mut self, now: Instant) {
-        loop {
-            match self.signals.read() {
-                Ok(Some(Signal::SIGCHLD)) => self.reap(now),
-                Ok(Some(signal)) => {
-                    log::info!("{signal}: ending");
-                    self.session.tell(Event::Signal(signal as u8), now);
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    log::error!("cannot read signals: {error}");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn reap(&mut self, now: Instant) {
-        let mut ended: Vec<(Pid, Status)> = Vec::new();
-        let left = reap::reap(|pid, status| ended.push((pid, status)));
-        for (pid, status) in ended {
-            self.errands.reaped(pid);
-            if pid == self.keeper.pid() {
-                self.read_reports(now);
-                self.session.tell(Event::KeeperLost, now);
-            } else if let Some(orphans) = &mut self.orphans {
-                orphans.reaped(now, pid, status);
-            }
-        }
-        self.settle_orphans(now, left);
-    }
-
-    fn settle_orphans(&mut self, now: Instant, left: Left) {
-        if let Some(orphans) = &mut self.orphans {
-            orphans.settle(now, left);
-        }
-    }
-
-    fn read_reports(&mut self, now: Instant) {
-        loop {
-            match self.keeper.report() {
-                Ok(None) => return,
-                Ok(Some(Report::Gone)) => {
-                    self.session.tell(Event::KeeperLost, now);
-                    return;
-                }
-                Ok(Some(report)) => self.heed(report, now),
-                Err(error) => {
-                    log::error!("cannot understand the keeper: {error}");
-                    self.session.tell(Event::KeeperLost, now);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn heed(&mut self, report: Report, now: Instant) {
-        match report {
-            Report::Started { pid } => {
-                log::info!("started {}, process {pid}", self.launch);
-                if let Some(pid) = Pid::from_raw(pid) {
-                    self.launched = Launched::Running(pid);
-                }
-            }
-            Report::NotStarted { errno } => {
-                let reason = io::Error::from_raw_os_error(errno);
-                log::error!("cannot start {}: {reason}", self.launch);
-                self.session
-                    .tell(Event::LaunchEnded(refused_status(errno)), now);
-            }
-            Report::Ended(status) => {
-                log::info!("{} ended with {status}", self.launch);
-                self.launched = Launched::Ended(status);
-                self.dismiss_relay();
-                self.session
-                    .tell(Event::LaunchEnded(status.exit_status()), now);
-                if self.watch.ended() {
-                    self.session.tell(Event::ReasonAsked, now);
-                }
-            }
-            Report::Done | Report::GaveUp => self.session.tell(Event::KeeperDone, now),
-            Report::Log { level, text } => log::log!(level, "keeper: {text}"),
-            Report::Gone => {}
-        }
-    }
-
-    /// The keeper is lost, and what was below it has been adopted by us.
-    fn end_orphans(&mut self, now: Instant) {
-        log::error!("the keeper is lost: ending what it left");
-        // So that everything below us is what the keeper left.
-        let (errands, mut watch) = self.errands();
-        errands.end_all(&mut watch);
-        self.session.tell(Event::ReasonKnown, now);
-        let below = Below {
-            top: None,
-            launch: self.launched,
-            session: Some(self.keeper.pid()),
-            job: self.job,
-            hung_up: true,
-        };
-        self.orphans = Some(Ender::begin(now, below, self.inherited));
-        self.reap(now);
-    }
-
-    fn turn_outlet(&mut self, stream: Stream, now: Instant) {
-        let (outlet, mut io, scratch, said) = self.outlet(stream);
-        outlet.turn(&mut io, scratch, said);
-        self.hear(stream, now);
-    }
-
-    /// Acts on what `stream` has said, and answers the addresses that it holds.
-    fn hear(&mut self, stream: Stream, now: Instant) {
-        let mut said = std::mem::take(&mut self.said);
-        for said in said.drain(..) {
-            match said {
-                Said::Answered(answer) => self.answered(answer, stream, now),
-                Said::Allocation(allocation) => self.heed_allocation(allocation, now),
-                Said::Word(word) if word == STARTUP_ENDED => self.startup_ended(now),
-                Said::EndedAside(last) => self.startup_cut_short(stream, &last),
-                Said::Word(word) => self.heed_word(&word, now),
-                Said::Echo => self.heed_life(now + REPORT_LIMIT),
-                Said::Spoken if stream == Stream::Stdout => self.heed_life(now + SILENCE),
-                Said::Spoken => {}
-                Said::AnnouncedSocket => {
-                    log::warn!(
-                        "the server listens on a Unix socket, which cannot be reached from here: \
-                         switch off \"Remote.SSH: Remote Server Listen On Socket\" in VS Code"
-                    );
-                    self.announced();
-                }
-            }
-        }
-        self.said = said;
-        while let Some(announcement) = self.outlet(stream).0.held() {
-            self.announced();
-            if self.backend.node().is_none() {
-                self.session.tell(Event::AnnouncementHeld, now);
-                return;
-            }
-            let port = self
-                .listeners
-                .stand_for(announcement.port, &mut self.reactor);
-            let (outlet, mut io, _, said) = self.outlet(stream);
-            outlet.release(port, &mut io, said);
-            let (forwards, mut net) = self.net();
-            forwards.unpark(&mut net);
-            if !self.said.is_empty() {
-                return self.hear(stream, now);
-            }
-        }
-    }
-
-    /// The shell has told where it runs.
-    fn answered(&mut self, answer: ProbeAnswer, stream: Stream, now: Instant) {
-        if self.backend.node().is_some() {
-            return;
-        }
-        let is_here = answer.node == self.here;
-        self.stderr.allocation_is_known();
-        if let Some(job) = answer.job.as_deref().and_then(JobId::parse) {
-            self.job_known(job);
-        }
-        if let Some(job) = self.job {
-            log::info!("the shell runs on {} in job {job}", answer.node.as_bstr());
-        } else {
-            log::info!("the shell runs on {}", answer.node.as_bstr());
-        }
-        if is_here && (self.is_salloc || self.job.is_some()) {
-            log::warn!(
-                "the job's shell runs on this machine, {}, and not on a compute node: this \
-                 cluster's salloc starts it here (its LaunchParameters lack \
-                 use_interactive_step); put the launch command into the RemoteCommand: \
-                 vscode-shell-proxy -- salloc srun --pty bash",
-                answer.node.as_bstr()
-            );
-        }
-        self.deadlines.set(Owner::Silence, None);
-        self.watch.runs(answer.node.as_bstr(), now);
-        self.backend.set_node(&answer, is_here);
-        self.session.tell(Event::AnnouncementReleased, now);
-        self.go_on(|opening| opening.begin(now));
-        if self.in_job.is_none() {
-            self.look_up();
-        }
-        // An address that the other stream holds has waited for this.
-        self.hear(stream.other(), now);
-    }
-
-    /// Looks for the way to the node, before anybody needs it.
-    fn look_up(&mut self) {
-        let (forwards, mut net) = self.net();
-        forwards.seek(&mut net);
-    }
-
-    /// Gives the shell what the opening's next `step` has for it, and then the client's bytes.
-    fn go_on(&mut self, step: impl FnOnce(&mut Opening<Question>) -> Option<&[u8]>) {
-        let mut io = Io {
-            reactor: &mut self.reactor,
-            pool: &mut self.stdio_pool,
-        };
-        if let Some(text) = step(&mut self.opening) {
-            self.inlet.ask(text, &mut io);
-        }
-        if self.opening.is_over() {
-            self.inlet.open(io.reactor);
-        }
-        if self.opening.awaits(Question::Startup) {
-            self.startup_begins();
-        }
-        self.deadlines.set(Owner::Opening, self.opening.deadline());
-    }
-
-    /// An address was announced: nothing in the client's direction is ours any more.
-    fn announced(&mut self) {
-        let (inlet, mut io, _) = self.inlet();
-        inlet.announced(&mut io);
-        if self.backend.node().is_some() {
-            self.stdout.stop_filtering();
-            self.stderr.stop_filtering();
-        }
-        if !self.inlet.server_start_seen && !std::mem::replace(&mut self.unrecognised_told, true) {
-            log::warn!(
-                "an address was announced, but no command that starts a server was recognised in \
-                 what the client sent: the server may listen on its node's loopback only, and \
-                 connections to it be refused"
-            );
-        }
-    }
-
-    /// Answers every address that is held: unchanged.
-    fn release_held(&mut self, now: Instant) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            while self.outlet(stream).0.held().is_some() {
-                let (outlet, mut io, _, said) = self.outlet(stream);
-                outlet.release(None, &mut io, said);
-            }
-            self.hear(stream, now);
-        }
-    }
-
     /// Hands the log's lines to stderr, whole, whenever nothing else waits for its reader.
     fn insert_lines(&mut self) {
         while self.stderr.is_delivered() {
@@ -648,44 +352,6 @@ impl Proxy {
             };
             self.stderr.insert(chunk, &mut io);
         }
-    }
-
-    fn has_undelivered(&self) -> bool {
-        !(self.stdout.is_delivered() && self.stderr.is_delivered())
-    }
-
-    /// Writes the last lines, as far as stderr has a reader who reads, and is done.
-    fn leave(mut self, status: u8) -> u8 {
-        self.door.sum_up();
-        self.account.end(&Known {
-            job: self.job,
-            node: self.backend.node(),
-            cause: self.session.cause(),
-            status,
-        });
-        let until = Instant::now() + LAST_LINES;
-        loop {
-            self.insert_lines();
-            let rest = until.saturating_duration_since(Instant::now());
-            if self.stderr.is_delivered() || rest.is_zero() {
-                break;
-            }
-            // Only stderr matters now: whatever else is ready is left alone.
-            let Some(end) = self.stderr.sink().descriptor() else {
-                break;
-            };
-            let mut end = [PollFd::new(end, PollFlags::POLLOUT)];
-            let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO);
-            if poll(&mut end, timeout).is_err() {
-                break;
-            }
-            let mut io = Io {
-                reactor: &mut self.reactor,
-                pool: &mut self.stdio_pool,
-            };
-            self.stderr.flush(&mut io);
-        }
-        status
     }
 
     fn inlet(&mut self) -> (&mut Inlet, Io<'_>, &mut [u8]) {
