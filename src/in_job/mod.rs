@@ -40,7 +40,7 @@ use rustix::process::{Pid, kill_process};
 use crate::ending::{JobId, Status};
 use crate::keeper::{Below, Ender, Launched};
 use crate::reach::{IN_JOB, Instructions, LINE, Order, Report, Role, UNREACHED};
-use crate::reactor::{Deadlines, Reactor};
+use crate::reactor::{Deadlines, Reactor, Rounds};
 use crate::relay::{Close, Pool};
 use crate::session::HOLDER_LIMIT;
 use crate::sys::background::{self, Half};
@@ -270,58 +270,9 @@ impl Relay {
             if let Some(status) = self.status {
                 return status;
             }
-            let next = self.deadlines.next();
-            let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
-            if self.reactor.wait(timeout).is_err() {
+            if self.round().is_err() {
                 return FAILED;
             }
-            let now = Instant::now();
-            while let Some(owner) = self.deadlines.expired(now) {
-                self.expire(owner, now);
-            }
-            for _ in 0..self.reactor.queued() {
-                let Some((_, source)) = self.reactor.pop() else {
-                    break;
-                };
-                self.turn(source, now);
-            }
-        }
-    }
-
-    fn turn(&mut self, source: Source, now: Instant) {
-        match source {
-            Source::Signals => self.read_signals(now),
-            Source::Shell => self.shell_ended(now),
-            Source::Control => self.turn_control(now),
-            Source::Data(index) | Source::Target(index) => {
-                let (streams, mut net) = self.net();
-                streams.turn(index, &mut net);
-            }
-        }
-    }
-
-    fn expire(&mut self, owner: Owner, now: Instant) {
-        match owner {
-            Owner::Lifeline => {
-                self.drop_dial();
-                self.lifeline.timeout(now);
-            }
-            Owner::Shell if self.shell.is_alive() => {
-                self.deadlines.set(Owner::Shell, Some(now + shell::CHECK));
-            }
-            Owner::Shell => self.shell_ended(now),
-            Owner::Spare => self.see_to_spare(),
-            Owner::Stream(index) => {
-                let (streams, mut net) = self.net();
-                streams.timeout(index, &mut net);
-            }
-            Owner::End => {
-                if let Some(ender) = &mut self.ender {
-                    ender.timeout(now);
-                }
-            }
-            Owner::Look => self.look(now),
-            Owner::LastBytes => self.status = Some(0),
         }
     }
 
@@ -524,6 +475,52 @@ impl Relay {
             reports: &mut self.reports,
         };
         (&mut self.streams, net)
+    }
+}
+
+impl Rounds for Relay {
+    type Source = Source;
+    type Owner = Owner;
+
+    fn awaited(&mut self) -> (&mut Reactor<Source>, &mut Deadlines<Owner>) {
+        (&mut self.reactor, &mut self.deadlines)
+    }
+
+    fn expire(&mut self, owner: Owner, now: Instant) {
+        match owner {
+            Owner::Lifeline => {
+                self.drop_dial();
+                self.lifeline.timeout(now);
+            }
+            Owner::Shell if self.shell.is_alive() => {
+                self.deadlines.set(Owner::Shell, Some(now + shell::CHECK));
+            }
+            Owner::Shell => self.shell_ended(now),
+            Owner::Spare => self.see_to_spare(),
+            Owner::Stream(index) => {
+                let (streams, mut net) = self.net();
+                streams.timeout(index, &mut net);
+            }
+            Owner::End => {
+                if let Some(ender) = &mut self.ender {
+                    ender.timeout(now);
+                }
+            }
+            Owner::Look => self.look(now),
+            Owner::LastBytes => self.status = Some(0),
+        }
+    }
+
+    fn turn(&mut self, source: Source, now: Instant) {
+        match source {
+            Source::Signals => self.read_signals(now),
+            Source::Shell => self.shell_ended(now),
+            Source::Control => self.turn_control(now),
+            Source::Data(index) | Source::Target(index) => {
+                let (streams, mut net) = self.net();
+                streams.turn(index, &mut net);
+            }
+        }
     }
 }
 

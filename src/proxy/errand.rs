@@ -25,7 +25,7 @@ const ANSWER_LIMIT: usize = 8 * 1024;
 
 /// What an errand is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Errand {
+pub(crate) enum Errand {
     /// The addresses of a name.
     Lookup,
     /// What Slurm says of the node.

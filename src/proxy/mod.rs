@@ -36,7 +36,7 @@ use crate::keeper::{Ender, Keeper, Launched};
 use crate::logging;
 use crate::opening::{Opening, Overdue};
 use crate::options::Reach;
-use crate::reactor::{Deadlines, Reactor};
+use crate::reactor::{Deadlines, Reactor, Rounds};
 use crate::relay::Pool;
 use crate::session::{Event, Session};
 use crate::sys::signals::Signals;
@@ -61,7 +61,7 @@ pub use start::{StartError, start};
 
 /// Whose descriptor became ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub(crate) enum Source {
     Signals,
     Keeper,
     /// Our stdin, or the shell's.
@@ -90,7 +90,7 @@ enum Source {
 
 /// Whose deadline has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
+pub(crate) enum Owner {
     Session,
     /// A shell that has not answered the probe.
     Silence,
@@ -196,112 +196,11 @@ impl Proxy {
             if let Some(status) = self.status {
                 return self.leave(status);
             }
-            let next = self.deadlines.next();
-            let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
-            if let Err(error) = self.reactor.wait(timeout) {
+            if let Err(error) = self.round() {
                 // Without it nothing can be relayed or awaited; the keeper ends the rest.
                 log::error!("cannot wait for events: {error}");
                 return self.leave(1);
             }
-            let now = Instant::now();
-            while let Some(owner) = self.deadlines.expired(now) {
-                self.expire(owner, now);
-            }
-            for _ in 0..self.reactor.queued() {
-                let Some((_, source)) = self.reactor.pop() else {
-                    break;
-                };
-                self.turn(source, now);
-            }
-        }
-    }
-
-    fn turn(&mut self, source: Source, now: Instant) {
-        match source {
-            Source::Signals => self.read_signals(now),
-            Source::Keeper => self.read_reports(now),
-            Source::Inlet => {
-                let (inlet, mut io, scratch) = self.inlet();
-                inlet.turn(&mut io, scratch);
-            }
-            Source::Stdout => {
-                if self.stdout.sink().is_orphaned(&self.reactor) {
-                    self.session.tell(Event::ClientGone, now);
-                }
-                self.turn_outlet(Stream::Stdout, now);
-            }
-            Source::Stderr => self.turn_outlet(Stream::Stderr, now),
-            Source::Listener(index) => {
-                if !self.session.is_ending() {
-                    let (forwards, mut net) = self.net();
-                    forwards.accept(index, &mut net);
-                }
-            }
-            Source::Client(index) | Source::Server(index) => {
-                let (forwards, mut net) = self.net();
-                forwards.turn(index, &mut net);
-            }
-            Source::Errand(errand) => {
-                let (errands, mut watch) = self.errands();
-                if let Some(answer) = errands.turn(errand, &mut watch) {
-                    self.errand_ended(errand, Some(&answer), now);
-                }
-            }
-            Source::DialBack | Source::Visitor(_) | Source::Control | Source::Spare => {
-                self.turn_reach(source, now);
-            }
-        }
-    }
-
-    fn expire(&mut self, owner: Owner, now: Instant) {
-        match owner {
-            Owner::Session => {
-                let undelivered = self.has_undelivered();
-                self.session.timeout(now, undelivered);
-            }
-            Owner::Silence => log::warn!(
-                "no shell has answered for {} s{}its shell may be one that reads a pipe to its end \
-                 before it runs anything (fish): name another one in the launch command, as in \
-                 vscode-shell-proxy -- salloc srun --pty bash",
-                SILENCE.as_secs(),
-                match self.granted {
-                    true => " since the job was granted: ",
-                    false => ": the job may still wait in the queue; where it has started, ",
-                }
-            ),
-            Owner::Opening => {
-                use Overdue::{Probe, Question as Asked};
-                match self.opening.overdue(now) {
-                    None => {}
-                    Some(Probe) => self.go_directly(
-                        "something in the job has written, but no shell has answered",
-                        now,
-                    ),
-                    Some(Asked(Question::Startup)) => self.startup_overdue(now),
-                    Some(Asked(Question::Relay)) => self.relay_overdue(now),
-                    Some(Asked(Question::Copy)) => self.copy_made(None, now),
-                }
-            }
-            Owner::Orphans => {
-                if let Some(orphans) = &mut self.orphans {
-                    orphans.timeout(now);
-                }
-            }
-            Owner::Accept => {
-                let (forwards, mut net) = self.net();
-                forwards.resume(&mut net);
-            }
-            Owner::Connect(index) => {
-                let (forwards, mut net) = self.net();
-                forwards.connect_timeout(index, &mut net);
-            }
-            Owner::JobWatch => self.watch.timeout(now),
-            Owner::Errand(errand) => {
-                let (errands, mut watch) = self.errands();
-                errands.end(errand, &mut watch);
-                self.errand_ended(errand, None, now);
-            }
-            Owner::DialBack | Owner::Visitor(_) | Owner::Control => self.expire_reach(owner),
         }
     }
 
@@ -402,6 +301,104 @@ impl Proxy {
             in_job: &mut self.in_job,
         };
         (&mut self.forwards, net)
+    }
+}
+
+impl Rounds for Proxy {
+    type Source = Source;
+    type Owner = Owner;
+
+    fn awaited(&mut self) -> (&mut Reactor<Source>, &mut Deadlines<Owner>) {
+        (&mut self.reactor, &mut self.deadlines)
+    }
+
+    fn expire(&mut self, owner: Owner, now: Instant) {
+        match owner {
+            Owner::Session => {
+                let undelivered = self.has_undelivered();
+                self.session.timeout(now, undelivered);
+            }
+            Owner::Silence => log::warn!(
+                "no shell has answered for {} s{}its shell may be one that reads a pipe to its end \
+                 before it runs anything (fish): name another one in the launch command, as in \
+                 vscode-shell-proxy -- salloc srun --pty bash",
+                SILENCE.as_secs(),
+                match self.granted {
+                    true => " since the job was granted: ",
+                    false => ": the job may still wait in the queue; where it has started, ",
+                }
+            ),
+            Owner::Opening => {
+                use Overdue::{Probe, Question as Asked};
+                match self.opening.overdue(now) {
+                    None => {}
+                    Some(Probe) => self.go_directly(
+                        "something in the job has written, but no shell has answered",
+                        now,
+                    ),
+                    Some(Asked(Question::Startup)) => self.startup_overdue(now),
+                    Some(Asked(Question::Relay)) => self.relay_overdue(now),
+                    Some(Asked(Question::Copy)) => self.copy_made(None, now),
+                }
+            }
+            Owner::Orphans => {
+                if let Some(orphans) = &mut self.orphans {
+                    orphans.timeout(now);
+                }
+            }
+            Owner::Accept => {
+                let (forwards, mut net) = self.net();
+                forwards.resume(&mut net);
+            }
+            Owner::Connect(index) => {
+                let (forwards, mut net) = self.net();
+                forwards.connect_timeout(index, &mut net);
+            }
+            Owner::JobWatch => self.watch.timeout(now),
+            Owner::Errand(errand) => {
+                let (errands, mut watch) = self.errands();
+                errands.end(errand, &mut watch);
+                self.errand_ended(errand, None, now);
+            }
+            Owner::DialBack | Owner::Visitor(_) | Owner::Control => self.expire_reach(owner),
+        }
+    }
+
+    fn turn(&mut self, source: Source, now: Instant) {
+        match source {
+            Source::Signals => self.read_signals(now),
+            Source::Keeper => self.read_reports(now),
+            Source::Inlet => {
+                let (inlet, mut io, scratch) = self.inlet();
+                inlet.turn(&mut io, scratch);
+            }
+            Source::Stdout => {
+                if self.stdout.sink().is_orphaned(&self.reactor) {
+                    self.session.tell(Event::ClientGone, now);
+                }
+                self.turn_outlet(Stream::Stdout, now);
+            }
+            Source::Stderr => self.turn_outlet(Stream::Stderr, now),
+            Source::Listener(index) => {
+                if !self.session.is_ending() {
+                    let (forwards, mut net) = self.net();
+                    forwards.accept(index, &mut net);
+                }
+            }
+            Source::Client(index) | Source::Server(index) => {
+                let (forwards, mut net) = self.net();
+                forwards.turn(index, &mut net);
+            }
+            Source::Errand(errand) => {
+                let (errands, mut watch) = self.errands();
+                if let Some(answer) = errands.turn(errand, &mut watch) {
+                    self.errand_ended(errand, Some(&answer), now);
+                }
+            }
+            Source::DialBack | Source::Visitor(_) | Source::Control | Source::Spare => {
+                self.turn_reach(source, now);
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod deadlines;
 mod poller;
+mod rounds;
 
 pub use deadlines::Deadlines;
 pub use poller::{Reactor, Ready, Token};
+pub(crate) use rounds::Rounds;
