@@ -8,8 +8,9 @@
 //!
 //! ```text
 //! bin/*
-//! proxy   in_job   selftest   keeper   cleanup   configuration
-//! transfer   launch   home_copy
+//! proxy   in_job   selftest   cleanup   configuration
+//! keeper   transfer
+//! launch   home_copy   resolve
 //! reactor   logging   sys                       system calls live here and above
 //! job_watch   node_names   session_limit                  pure
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure

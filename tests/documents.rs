@@ -26,6 +26,63 @@ fn sources(directory: &Path, text: &mut String) {
     }
 }
 
+/// The files of a module, with the text of each that is no test.
+fn files_of(module: &Path, files: &mut Vec<(String, String)>) {
+    let path = module.with_extension("rs");
+    if let Ok(text) = fs::read_to_string(&path) {
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        files.push((path.display().to_string(), program.to_owned()));
+    }
+    for entry in fs::read_dir(module).into_iter().flatten() {
+        let path = entry.unwrap().path().with_extension("");
+        if !path.ends_with("tests") {
+            files_of(&path, files);
+        }
+    }
+}
+
+#[test]
+fn a_module_uses_only_the_rows_below_its_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let text = read("src/lib.rs");
+    let modules: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .filter(|module| *module != "testing")
+        .collect();
+    let picture = text.split("```").nth(1).unwrap();
+    let rows: Vec<Vec<&str>> = picture
+        .lines()
+        .map(|line| line.split_ascii_whitespace().collect())
+        .collect();
+    let row = |module: &str| {
+        let row = rows.iter().position(|row| row.contains(&module));
+        row.unwrap_or_else(|| panic!("src/lib.rs shows no row with {module}"))
+    };
+    let mut uses = 0;
+    for module in &modules {
+        let mut files = Vec::new();
+        files_of(&root.join(module), &mut files);
+        for (path, text) in files {
+            let code = text.lines().filter(|line| !line.trim().starts_with("//"));
+            for line in code {
+                let used = line.split("crate::").skip(1);
+                for used in used.filter_map(|it| it.split(|c: char| !is_of_a_name(c)).next()) {
+                    if used != *module && modules.contains(&used) {
+                        uses += 1;
+                        assert!(row(used) > row(module), "{path} uses {used}: {line}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(uses > 100, "the sources were not understood: {uses}");
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c == '_' || c.is_ascii_alphanumeric()
+}
+
 /// What stands between backquotes in the last column of a table's row.
 fn named_tests(row: &str) -> Vec<&str> {
     let last = row.trim_end_matches('|').rsplit('|').next().unwrap();
