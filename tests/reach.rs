@@ -257,6 +257,29 @@ fn without_a_relay_auto_goes_directly_and_says_why_once() {
 }
 
 #[test]
+fn what_has_written_and_answers_nothing_gets_the_clients_bytes_after_a_minute() {
+    let program = Program::proxy().logged().args(["--reach", "auto"]);
+    let got = program.path("got");
+    // What it writes later gives it no more time.
+    let command = "echo a banner; sleep 50; echo more; exec cat > \"$0\"";
+    let program = program.args(["--", "sh", "-c", command]).arg(&got);
+    let mut session = program.start();
+    session.send("the client's bytes\n");
+    session.expect_line("a banner");
+    session.expect_line("more");
+    let read = || fs::read_to_string(&got).unwrap_or_default();
+    session.until("the question", |_| read().contains("uname").then_some(()));
+    assert!(!read().contains("the client's bytes"), "they wait");
+    await_log(
+        &mut session,
+        "something in the job has written, but no shell has answered",
+    );
+    session.end_stdin();
+    session.wait_for_code(0);
+    assert!(read().ends_with("\nthe client's bytes\n"), "{}", read());
+}
+
+#[test]
 fn what_gives_back_the_question_and_no_answer_gets_the_clients_bytes_all_the_same() {
     // A command that is no shell; and one that a shell's start-up file has written before.
     for command in ["cat", "echo motd; exec cat"] {
