@@ -327,6 +327,31 @@ mod tests {
     }
 
     #[test]
+    fn who_is_admitted_is_said_in_words() {
+        let from: Vec<Cidr> = ["10.1.0.0/16", "fd00::/8"]
+            .map(|it| it.parse().unwrap())
+            .into();
+        let (none, some) = (
+            "none (--admit-from CIDR lets some in)",
+            "those from 10.1.0.0/16, fd00::/8",
+        );
+        let all = "all (--admit any)";
+        for (word, admit, others) in [
+            ("self", Admit::Own, [none, some]),
+            ("root", Admit::Root, [none, some]),
+            ("any", Admit::Any, [all, all]),
+        ] {
+            assert_eq!(
+                (word.parse(), admit.to_string()),
+                (Ok(admit), word.to_owned())
+            );
+            let said = [Vec::new(), from.clone()].map(|from| Rules::new(admit, from, ME).others());
+            assert_eq!(said, others, "{word}");
+        }
+        assert!("all".parse::<Admit>().is_err());
+    }
+
+    #[test]
     fn local_peers_are_judged_by_their_uid() {
         use Reason::{NoOwner, OtherUser};
         use Verdict::{Admitted, Refused};
@@ -428,6 +453,7 @@ mod tests {
             "::/1/1",
             "10.0.0.1/8",
             "fd00::1/64",
+            "::ffff:10.0.0.0/90",
             "localhost",
         ] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
@@ -482,10 +508,17 @@ mod tests {
         assert_eq!(logged(10), Some(10));
         assert_eq!(logged(19), None);
         assert_eq!(logged(20), Some(12));
-        // A quiet hour gives all eight back, and no more.
+        // A quiet hour gives all eight back, and no more, however many of them were used.
         for n in 13..=20 {
             assert_eq!(logged(3600), Some(n));
         }
         assert_eq!(logged(3600), None);
+        for n in 22..=24 {
+            assert_eq!(logged(7200), Some(n));
+        }
+        for n in 25..=32 {
+            assert_eq!(logged(10_800), Some(n));
+        }
+        assert_eq!(logged(10_800), None);
     }
 }

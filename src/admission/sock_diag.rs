@@ -190,6 +190,11 @@ pub(crate) mod tests {
             request(at("[::ffff:127.0.0.1]:1"), at("127.0.0.1:2"), 9),
             request(at("127.0.0.1:1"), at("[::ffff:127.0.0.1]:2"), 9),
         );
+        // Only a link-local address needs an interface, and no IPv4 address is one.
+        assert_eq!(
+            request(at("[::ffff:127.0.0.1%3]:1"), at("127.0.0.1:2"), 9),
+            request(at("127.0.0.1:1"), at("127.0.0.1:2"), 9),
+        );
     }
 
     #[test]

@@ -42,6 +42,8 @@ fn every_wrong_use_is_named_with_its_remedy() {
         ),
         (&["-x"], "unknown option -x: --help lists the options"),
         (&["-vx"], "unknown option -x: --help lists the options"),
+        // A letter is no beginning of a name, though a single one begins with it.
+        (&["-w"], "unknown option -w: --help lists the options"),
         (
             &["-\u{e9}"],
             "unknown option -\u{e9}: --help lists the options",
