@@ -136,6 +136,26 @@ pub fn read_exactly(mut stream: &TcpStream, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// How many bytes of those that were written to `stream`, a connection over IPv4, its peer's machine
+/// does not have yet.
+pub fn outstanding(stream: &TcpStream) -> usize {
+    let [local, peer] = [stream.local_addr(), stream.peer_addr()].map(|at| {
+        let port = at.expect("an address").port();
+        format!(":{port:04X}")
+    });
+    let queue = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+        table.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let is_it = fields[1].ends_with(&local) && fields[2].ends_with(&peer);
+            is_it.then(|| fields[4].split_once(':').map(|(sent, _)| sent.to_owned()))?
+        })
+    };
+    // Rows move while the table is read.
+    let sent = (0..100).find_map(|_| queue()).expect("the connection");
+    usize::from_str_radix(&sent, 16).expect("a number")
+}
+
 /// Ends this direction; the other stays open.
 pub fn half_close(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).expect("shutdown");
