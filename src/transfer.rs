@@ -144,18 +144,18 @@ impl Transfer {
     }
 
     /// Whether bytes for `side` are under way, or wait to be read at its other side.
-    pub fn owes<T: Copy>(&mut self, side: Side, reactor: &Reactor<T>) -> bool {
+    pub fn owes<T: Copy>(&self, side: Side, reactor: &Reactor<T>) -> bool {
         let source = match side {
             Side::Client => self.server.1,
             Side::Server => self.client.1,
         };
-        let flow = self.duplex.from(side.other());
+        let flow = self.duplex.to(side);
         flow.left() > 0 || (!flow.is_done() && reactor.ready(source).read)
     }
 
     /// Whether everything for `side` has arrived there, to its end.
-    pub fn is_done(&mut self, side: Side) -> bool {
-        self.duplex.from(side.other()).is_done()
+    pub fn is_done(&self, side: Side) -> bool {
+        self.duplex.to(side).is_done()
     }
 
     /// The sockets with their tokens; what was borrowed goes back.

@@ -113,10 +113,7 @@ impl Proxy {
         }
         // There is no server any more that an address could lead to.
         self.release_held(now);
-        let awaited = self.session.awaits_holders() && {
-            let (forwards, net) = self.net();
-            forwards.owe_clients(&net)
-        };
+        let awaited = self.session.awaits_holders() && self.forwards.owe_clients(&self.reactor);
         if self.stdout.is_drained() && self.stderr.is_drained() && !awaited {
             self.session.tell(Event::OutputDrained, now);
         }

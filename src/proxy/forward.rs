@@ -269,13 +269,13 @@ impl Forwards {
 
     /// Whether bytes for a client are on their way here. What a relay in the job still has cannot be
     /// seen; but it closes its connections behind the last byte.
-    pub(super) fn owe_clients(&mut self, net: &Net<'_>) -> bool {
-        let mut open = self.table.iter_mut().flatten();
-        open.any(|forward| match &mut forward.stage {
+    pub(super) fn owe_clients(&self, reactor: &Reactor<Source>) -> bool {
+        let mut open = self.table.iter().flatten();
+        open.any(|forward| match &forward.stage {
             Stage::Relaying(transfer) if forward.ordered.is_some() => {
                 !transfer.is_done(Side::Client)
             }
-            Stage::Relaying(transfer) => transfer.owes(Side::Client, net.reactor),
+            Stage::Relaying(transfer) => transfer.owes(Side::Client, reactor),
             _ => false,
         })
     }

@@ -48,6 +48,14 @@ impl Duplex {
         }
     }
 
+    /// The flow that writes to `side`.
+    pub fn to(&self, side: Side) -> &Flow {
+        match side {
+            Side::Client => &self.down,
+            Side::Server => &self.up,
+        }
+    }
+
     /// `side` failed while it was read: it is gone in both directions.
     pub fn read_failed(&mut self, side: Side) {
         self.from(side).source_reset();
