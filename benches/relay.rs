@@ -143,6 +143,7 @@ fn field(peers: &Peers, backend: u16) -> Vec<Contestant> {
         ("haproxy-splice", contestant::haproxy(true, backend)),
         ("nginx", contestant::nginx(backend)),
         ("socat", contestant::socat(backend)),
+        ("ssh -L", contestant::ssh(backend)),
         ("PEER_CMD", contestant::any_other(backend)),
     ];
     let mut field = vec![contestant::direct(backend)];

@@ -15,7 +15,11 @@ pub(super) fn bars(record: &Record, title: &str, scenario: &str, figure: &str) -
     let rows: Vec<(&str, f64)> = series
         .map(|series| (series.contestant.as_str(), median(&series.samples)))
         .collect();
-    let most = rows.iter().map(|(_, value)| *value).reduce(f64::max)?;
+    // A bar that would leave no room for the others is cut off; its figure stands beside it.
+    let values = || rows.iter().map(|(_, value)| *value);
+    let least = values().reduce(f64::min)?;
+    let shown = values().filter(|value| *value <= 10.0 * least);
+    let most = shown.reduce(f64::max).unwrap_or(least);
     let (width, height) = (LABELS + BARS as usize + 60, ROW * (rows.len() + 2));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
@@ -26,7 +30,7 @@ pub(super) fn bars(record: &Record, title: &str, scenario: &str, figure: &str) -
     for (index, (name, value)) in rows.iter().enumerate() {
         let top = ROW * (index + 1) + ROW / 2;
         let text = top + ROW / 2 + 2;
-        let length = BARS * value / most;
+        let length = BARS * (value / most).min(1.0);
         let colour = if name.starts_with("proxy") {
             "#2563a8"
         } else {

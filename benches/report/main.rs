@@ -116,6 +116,7 @@ fn machine(text: &mut String) {
         ("haproxy", &["-v"]),
         ("nginx", &["-v"]),
         ("socat", &["-V"]),
+        ("ssh", &["-V"]),
     ] {
         if let Some(version) = version(program, args) {
             let _ = writeln!(text, "| {program} | {version} |");

@@ -213,6 +213,52 @@ pub fn socat(backend: u16) -> Option<io::Result<Contestant>> {
     }))
 }
 
+/// `ssh -L`, with its server below it: both ends of the tunnel count, which encrypts.
+pub fn ssh(backend: u16) -> Option<io::Result<Contestant>> {
+    let (program, server) = (installed("ssh")?, installed("sshd")?);
+    Some(configured("ssh -L", |directory, port| {
+        let [key, config, start] = ["key", "sshd_config", "sshd"].map(|it| directory.join(it));
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]);
+        if !keygen.arg(&key).status()?.success() {
+            return Err(io::Error::other("no key can be made"));
+        }
+        // It is its own host key, and the only one that is let in.
+        let key = key.display();
+        fs::write(
+            &config,
+            format!(
+                "HostKey {key}\nAuthorizedKeysFile {key}.pub\nStrictModes no\nUsePAM no\n\
+                 PidFile none\n"
+            ),
+        )?;
+        // Root's needs a directory that only the system's own makes.
+        let serve = format!("exec {} -i -f {}", server.display(), config.display());
+        fs::write(
+            &start,
+            format!(
+                "#!/bin/sh\n[ \"$(id -u)\" = 0 ] && exec unshare -m sh -c \
+                 'mount -t tmpfs none /run && mkdir /run/sshd && {serve}'\n{serve}\n"
+            ),
+        )?;
+        make_executable(&start)?;
+        let mut command = Command::new(program);
+        command.args(["-F", "none", "-i"]).arg(key.to_string());
+        for option in [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            &format!("ProxyCommand={}", start.display()),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command.arg("-N").arg("-L");
+        command.arg(format!("127.0.0.1:{port}:127.0.0.1:{backend}"));
+        command.arg("localhost");
+        Ok(command)
+    }))
+}
+
 /// Whatever `PEER_CMD` names. With `{listen}` and `{backend}` in it: a relay, in whose command the
 /// ports are put there. Otherwise: a program of the proxy's kind, which starts `salloc`.
 pub fn any_other(backend: u16) -> Option<io::Result<Contestant>> {
