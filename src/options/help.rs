@@ -72,3 +72,36 @@ pub(crate) fn listing(specs: impl Iterator<Item = &'static Spec>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::table::PLAIN;
+
+    #[test]
+    fn a_line_is_filled_up_to_its_80th_column() {
+        let x = |count| "x".repeat(count);
+        for (name, help, lines) in [
+            (1, vec![x(25), x(25)], 1),
+            (1, vec![x(25), x(26)], 2),
+            (1, vec![x(25), x(25), x(51)], 2),
+            // What is longer than a line is not broken.
+            (1, vec![x(60)], 1),
+            // The widest name that has its help beside it: a blank is between them.
+            (20, vec![x(9)], 1),
+            (21, vec![x(9)], 2),
+        ] {
+            let spec = Spec {
+                long: x(name).leak(),
+                help: help.join(" ").leak(),
+                ..PLAIN
+            };
+            let text = listing(std::iter::once(&*Box::leak(Box::new(spec))));
+            assert_eq!(text.lines().count(), lines, "{text}");
+            let words: Vec<&str> = text.split_whitespace().skip(1).collect();
+            assert_eq!(words, help);
+            let line = text.lines().last();
+            assert_eq!(line.and_then(|line| line.find(" x")), Some(28), "{text}");
+        }
+    }
+}

@@ -333,8 +333,14 @@ mod tests {
         ] {
             assert_eq!(fill_in(text), Ok(value.to_owned()), "{text}");
         }
-        for text in ["$", "$-", "${", "${}", "${A", "${A-b}", "$1", "%s", "%"] {
-            assert!(fill_in(text).is_err(), "{text}");
+        for text in ["$", "$-", "${", "${}", "${A", "${A-b}", "$1"] {
+            let why = "behind $ a variable's name, {NAME} or another $ is expected";
+            assert_eq!(fill_in(text), Err(why.to_owned()), "{text}");
+        }
+        // What only a command has is nothing here.
+        for text in ["%s", "%a", "%x", "%"] {
+            let why = "behind % one of u, h, p and % is expected";
+            assert_eq!(fill_in(text), Err(why.to_owned()), "{text}");
         }
         let text = "$HOME %x";
         assert_eq!(fill(&Template::verbatim(text)), text);

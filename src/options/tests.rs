@@ -472,3 +472,81 @@ fn a_stanza_repeats_the_line_without_itself() {
     let again = parse(stanza.args.clone());
     assert!(matches!(again, Ok(Request::Run(_))), "{again:?}");
 }
+
+#[test]
+fn for_those_who_want_no_file_what_the_site_locks_is_left_of_it() {
+    for (text, left) in [
+        (
+            "lock = backlog\nbacklog = 9\nadmit = root\n[profile a]\nbacklog = 3\n",
+            "lock = backlog\nbacklog = 9\n",
+        ),
+        (
+            "lock = profile\nlock = backlog\nadmit = root\n\
+             [profile a]\nbacklog = 3\nadmit = any\n[profile b]\nadmit = any\n",
+            "lock = profile\nlock = backlog\n\n[profile a]\nbacklog = 3\n\n[profile b]\n",
+        ),
+        ("enabled = no\nbacklog = 9\n[profile a]\n", "enabled = no\n"),
+    ] {
+        let file = ConfigFile::read(Path::new("conf"), Whose::Site, text.as_bytes());
+        assert_eq!(file.unwrap().without_what_is_free().to_string(), left);
+    }
+}
+
+#[test]
+fn a_wrong_value_is_found_in_a_profile_that_nobody_chose() {
+    let read = |line: &str| {
+        let text = format!("[profile a]\n{line}\n");
+        ConfigFile::read(Path::new("conf"), Whose::Site, text.as_bytes())
+    };
+    for (line, why) in [
+        (
+            "backlog = 0",
+            "backlog \"0\": a whole number from 1 to 65535 is expected",
+        ),
+        (
+            "admit = all",
+            "admit \"all\": self, root or any is expected",
+        ),
+        ("verbose = 3", "verbose \"3\": yes or no is expected"),
+        ("enabled = 1", "enabled \"1\": yes or no is expected"),
+        (
+            "lock = message",
+            "lock \"message\": the name of an option that others could set is expected",
+        ),
+    ] {
+        let error = read(line).unwrap_err().to_string();
+        assert_eq!(error, format!("conf, line 2: {why}"));
+    }
+    for line in [
+        "backlog = 1",
+        "backlog =",
+        "admit = any",
+        "verbose = false",
+        "enabled = no",
+        "lock = env",
+    ] {
+        assert!(read(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn startup_commands_are_lines_and_fit_into_a_pipe_together() {
+    let half = "x".repeat(4096);
+    let line = ["--startup", &half, "--startup", &half];
+    assert_eq!(options(&line).startup, [half.as_str(), &half]);
+    let error = request(&[&line[..], &["--startup", "y"]].concat()).unwrap_err();
+    let why = "all of them together may have 8192 bytes; put them into a file";
+    assert_eq!(error.to_string(), format!("--startup \"y\": {why}"));
+    for text in ["a\nb", "a\r", "\0"] {
+        let error = request(&["--startup", text]).unwrap_err().to_string();
+        assert!(error.ends_with(": one line is expected"), "{error}");
+    }
+}
+
+#[test]
+fn variables_are_unset_by_their_names() {
+    let names = options(&["--unset-env", "A", "--unset-env=B"]).unset_env;
+    assert_eq!(names, ["A", "B"]);
+    let error = request(&["--unset-env=A=b"]).unwrap_err().to_string();
+    assert_eq!(error, "--unset-env \"A=b\": a NAME alone is expected");
+}
