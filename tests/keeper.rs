@@ -516,6 +516,25 @@ fn a_stopped_process_ends_at_once() {
 }
 
 #[test]
+fn a_launch_command_that_runs_gets_sigterm_and_nothing_behind_it() {
+    // Grid Engine's qrsh remembers the last signal only: SIGCONT would take SIGTERM's place.
+    let script = "
+        trap 'echo TERM' TERM; trap 'echo CONT' CONT
+        echo ready
+        read -r line; echo \"$line\"
+        exit 5";
+    let mut kept = Kept::shell(script);
+    kept.expect_started();
+    kept.line();
+    kept.keeper().end();
+    assert_eq!(kept.line(), "TERM");
+    kept.say("asked\n");
+    assert_eq!(kept.line(), "asked");
+    kept.expect(Report::Ended(Status::Code(5)));
+    kept.expect_done();
+}
+
+#[test]
 fn a_command_that_cleans_up_is_left_alone() {
     // Its trap needs commands of its own, which must not get SIGTERM, however long they take, and
     // it gets it only once, though its children go one by one.

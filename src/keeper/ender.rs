@@ -337,13 +337,10 @@ impl Ender {
                 }
                 Pass::TerminateOrphans if !is_orphan(process) => continue,
                 Pass::TerminateRest if !process.is_salloc() => continue,
-                // An interactive shell ignores SIGTERM, but not the hang-up; a stopped process
-                // takes neither before it is continued. salloc releases its job on SIGTERM, and
-                // with SIGHUP some versions leave before they have.
-                _ if self.below.launch == Launched::Running(process.pid()) => {
-                    &[Signal::TERM, Signal::CONT]
-                }
-                _ => &[Signal::TERM, Signal::HUP, Signal::CONT],
+                // An interactive shell ignores SIGTERM, but not the hang-up. salloc releases its
+                // job on SIGTERM, and with SIGHUP some versions leave before they have.
+                _ if self.below.launch == Launched::Running(process.pid()) => &[Signal::TERM],
+                _ => &[Signal::TERM, Signal::HUP],
             };
             if pass != Pass::Kill {
                 self.told.push(process.identity);

@@ -46,6 +46,8 @@ pub struct Process {
     pub name: Name,
     /// Whether it has ended, and its parent does not know yet.
     pub has_ended: bool,
+    /// Whether it is stopped, by a signal or by a tracer.
+    pub is_stopped: bool,
 }
 
 impl Process {
@@ -84,27 +86,37 @@ pub fn identity(pid: Pid) -> Option<Identity> {
     read(pid).map(|process| process.identity)
 }
 
-/// Sends `signals`, in this order, to this process, unless the pid belongs to another one by now.
+/// Sends `signals`, in this order, to this process, unless the pid belongs to another one by now; and
+/// continues it where it is stopped, as it takes none of them before.
 ///
-/// A process that is gone is no error.
+/// One that runs gets no SIGCONT: Grid Engine's qrsh remembers the last signal only, and that would be
+/// it. A process that is gone is no error.
 pub fn send(process: Identity, signals: &[Signal]) -> io::Result<()> {
     // The pidfd first: if the identity is right after it was opened, it holds on to that identity.
     // Without pidfds (before Linux 5.3, or where a filter forbids them) a moment remains between
     // the look and the signal in which all pids would have to be used up.
     let pidfd = pidfd_open(process.pid, PidfdFlags::empty());
-    if read(process.pid).is_none_or(|now| now.identity != process) {
+    let now = || read(process.pid).filter(|now| now.identity == process);
+    if now().is_none() {
         return Ok(());
     }
-    for &signal in signals {
+    let send = |signal| {
         if let Ok(pidfd) = &pidfd
             && pidfd_send_signal(pidfd, signal).is_ok()
         {
-            continue;
+            return Ok(());
         }
         match kill_process(process.pid, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(errno) => return Err(errno.into()),
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(errno) => Err(io::Error::from(errno)),
         }
+    };
+    for &signal in signals {
+        send(signal)?;
+    }
+    // Looked at behind the signals: one that is not stopped by now takes them before it stops.
+    if now().is_some_and(|now| now.is_stopped) {
+        send(Signal::CONT)?;
     }
     Ok(())
 }
@@ -140,7 +152,7 @@ fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
     let name_end = line.iter().rposition(|&byte| byte == b')')?;
     let text = std::str::from_utf8(&line[name_end + 1..]).ok()?;
     let mut fields = text.split_ascii_whitespace();
-    let has_ended = matches!(fields.next()?, "Z" | "X");
+    let state = fields.next()?;
     // The state is field 3 of the line.
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(6 - 5)?.parse().ok()?;
@@ -150,7 +162,8 @@ fn parse(pid: Pid, line: &[u8]) -> Option<Process> {
         parent,
         session,
         name: Name::from(line.get(name..name_end)?),
-        has_ended,
+        has_ended: matches!(state, "Z" | "X"),
+        is_stopped: matches!(state, "T" | "t"),
     })
 }
 
@@ -251,6 +264,7 @@ mod tests {
             session,
             name: Name::from(&b""[..]),
             has_ended: false,
+            is_stopped: false,
         };
         table.iter().map(process).collect()
     }
@@ -379,7 +393,7 @@ mod tests {
         let line = b"42 (a) Z 1 (b) R) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 1234567 1";
         let process = parse(pid(42), line).expect("a stat line");
         assert_eq!((process.parent, process.session), (7, 9));
-        assert!(!process.has_ended);
+        assert!(!process.has_ended && !process.is_stopped);
         assert_eq!(process.name, Name::from(&b"a) Z 1 (b) R"[..]));
         assert_eq!(process.identity.started, 1_234_567);
     }
