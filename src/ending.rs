@@ -445,6 +445,7 @@ mod tests {
         let late = now + GRACE;
         assert_eq!(ending.timeout(late), cancel(Cancel::Start(JOB)));
         assert_eq!(ending.deadline(), Some(late + CANCEL_LIMIT));
+        assert_eq!(ending.timeout(late + CANCEL_LIMIT / 2), Steps::default());
         assert_eq!(ending.reaped(), pass(Pass::TerminateOrphans));
         assert_eq!(ending.cancel_ended(late, Attempt::Done), pass(Pass::Kill));
         ending.emptied();
@@ -504,6 +505,37 @@ mod tests {
         assert_eq!(ending.outcome(), Some(Outcome::Clean));
         let last = now + BOUND - STOP_LIMIT - CANCEL_PAUSE;
         assert_eq!((at, attempts), (last, 19));
+    }
+
+    #[test]
+    fn who_asks_early_or_late_gets_no_attempt_more() {
+        let now = Instant::now();
+        let killed = Some(Status::Signal(9));
+        let (mut ending, _) = Ending::begin(now, Some(JOB), killed);
+        ending.cancel_ended(now, Attempt::Failed);
+        assert_eq!(ending.timeout(now + CANCEL_PAUSE / 2), Steps::default());
+        let late = ending.timeout(now + BOUND - STOP_LIMIT);
+        assert_eq!((late.cancel, ending.is_cancelling()), (None, false));
+
+        let (mut ending, _) = Ending::begin(now, Some(JOB), killed);
+        let late = ending.timeout(now + BOUND - STOP_LIMIT);
+        assert_eq!(late.cancel, Some(Cancel::Stop));
+        ending.timeout(now + BOUND - STOP_LIMIT / 2);
+        assert!(ending.is_cancelling(), "its process is still there");
+        ending.timeout(now + BOUND);
+        assert!(!ending.is_cancelling());
+    }
+
+    #[test]
+    fn what_is_killed_late_has_its_time_to_go_whatever_becomes_of_the_cancellation() {
+        let now = Instant::now();
+        let (mut ending, _) = Ending::begin(now, Some(JOB), Some(Status::Signal(9)));
+        assert_eq!(ending.timeout(now + HOLD), pass(Pass::Terminate));
+        let kill = now + BOUND - KILL_LIMIT;
+        ending.cancel_ended(kill - CANCEL_PAUSE * 2, Attempt::Failed);
+        let again = ending.timeout(kill - CANCEL_PAUSE);
+        assert_eq!(again.cancel, Some(Cancel::Start(JOB)));
+        assert_eq!(ending.timeout(kill), pass(Pass::Kill));
     }
 
     #[test]

@@ -489,10 +489,13 @@ mod tests {
     fn output_held_open_by_somebody_else_is_cut_after_two_seconds() {
         let now = Instant::now();
         let mut session = Session::new();
+        assert!(!session.awaits_holders());
         session.tell(Event::LaunchEnded(0), now);
         assert_eq!(session.deadline(false), Some(now + HOLDER_LIMIT));
+        assert!(session.awaits_holders());
         session.timeout(now + HOLDER_LIMIT, false);
         assert_eq!(wishes(&mut session), [Wish::CutOutput]);
+        assert!(!session.awaits_holders() && session.is_draining());
         assert_eq!(session.deadline(false), Some(now + DRAIN_LIMIT));
     }
 
@@ -580,6 +583,9 @@ mod tests {
         session.tell(Event::ReasonAsked, now);
         session.tell(Event::OutputDrained, now);
         assert_eq!(wishes(&mut session), [Wish::EndJob]);
+        let mut late = session.clone();
+        late.tell(Event::KeeperDone, now + REASON_LIMIT);
+        assert_eq!(wishes(&mut late), [Wish::Leave(1)]);
         session.tell(Event::KeeperDone, now + REASON_LIMIT / 2);
         assert_eq!(session.deadline(false), Some(now + REASON_LIMIT));
         session.timeout(now + REASON_LIMIT - Duration::from_nanos(1), false);

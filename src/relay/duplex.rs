@@ -93,6 +93,7 @@ mod tests {
         assert_eq!(both.up.step(false, false), Step::Shut);
         both.up.sink_shut();
         assert_eq!(both.finished(), None);
+        assert!(both.to(Side::Server).is_done() && !both.to(Side::Client).is_done());
         assert_eq!(both.down.step(true, true), Step::Read);
         both.down.source_ended();
         both.down.sink_shut();

@@ -121,18 +121,20 @@ mod tests {
         let mut pool = Pool::new(8, 2, 1);
         let first = pool.borrow().unwrap();
         assert!(pool.can_lend());
-        let second = pool.borrow().unwrap();
+        let mut second = pool.borrow().unwrap();
         assert!(!pool.can_lend() && pool.borrow().is_none());
-        pool.give_back(first);
+        assert!(second.append(b"unread"));
         pool.give_back(second);
+        pool.give_back(first);
         assert_eq!(pool.idle.len(), 1);
-        assert!(pool.can_lend());
+        assert!(pool.can_lend() && pool.borrow().unwrap().is_empty());
     }
 
     #[test]
     fn a_block_keeps_order_and_refuses_what_does_not_fit() {
         let mut block = Pool::new(8, 1, 0).borrow().unwrap();
         assert_eq!((block.is_empty(), block.room()), (true, 8));
+        let capacity = block.data.capacity();
         assert!(block.append(b"abcdef"));
         assert_eq!((block.is_empty(), block.room()), (false, 2));
         block.consume(4);
@@ -142,5 +144,6 @@ mod tests {
         assert!(!block.append(b"m"));
         block.consume(8);
         assert!(block.is_empty() && block.append(b"12345678"));
+        assert_eq!(block.data.capacity(), capacity);
     }
 }
