@@ -127,10 +127,12 @@ def proxy_is_killed():
 
 def kill_on_login(user):
     """Everything of a user on the login node, at one blow: as when their control group is killed whole."""
-    victims = [p for p in processes(user) if p.host == "login"]
+    victims = sorted((p.pid for p in processes(user) if p.host == "login"), reverse=True)
     for sig in (signal.SIGSTOP, signal.SIGKILL):
+        # The younger first: the kernel continues who is orphaned while it is stopped, with SIGHUP, and salloc
+        # would release its job.
         for victim in victims:
-            kill(victim.pid, sig)
+            kill(victim, sig)
 
 
 def scancel_runs(user, where):
