@@ -4,11 +4,12 @@
 //
 // Says on stdout what it has done, one word a line, and takes one line from stdin before it goes on: between
 // two steps the journey looks at the file on the node, or cuts the connections.
-const { chromium } = require(process.env.PLAYWRIGHT);
+const { chromium, errors } = require(process.env.PLAYWRIGHT);
 const readline = require("readline");
 
 const [socksPort, url, screenshot] = process.argv.slice(2);
 const MINUTE = 60_000;
+const PATIENCE = 10_000; // with one try of several
 const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
 async function done(step) {
@@ -24,14 +25,32 @@ async function opened(page) {
     return file;
 }
 
-// The editor is open on the file; `text` goes in at its top, and is saved; whether it was, the file on the node tells.
-async function edit(page, text) {
+// What the editor shows, and whether the file has it, as far as the editor knows.
+function shows(wanted) {
+    const lines = [...document.querySelectorAll(".editor-instance .view-line")]
+        .sort((one, other) => parseInt(one.style.top) - parseInt(other.style.top))
+        .map((line) => line.textContent.replaceAll("\u00a0", " "));
+    return lines.join("\n") === wanted && !document.querySelector(".tab.active.dirty");
+}
+
+// The file's content becomes `text`, and is saved; whether it was, the file on the node tells.  A whole content is
+// the same however often it is typed: VS Code may take the keyboard away in the midst of it, for a question or for
+// an editor of its own.
+async function edit(page, file, text) {
     const editor = page.locator(".editor-instance .monaco-editor").first();
-    await editor.waitFor({ timeout: MINUTE });
-    await editor.locator(".view-lines").click();
-    await page.keyboard.press("Control+Home");
-    await page.keyboard.type(text + "\n");
-    await page.keyboard.press("Control+S");
+    for (const end = Date.now() + MINUTE; ; ) {
+        try {
+            await file.dblclick({ timeout: PATIENCE });
+            await editor.locator(".view-lines").click({ timeout: PATIENCE });
+            await page.keyboard.press("Control+A");
+            await page.keyboard.insertText(text);
+            await page.keyboard.press("Control+S");
+            return await page.waitForFunction(shows, text, { timeout: PATIENCE });
+        } catch (error) {
+            if (!(error instanceof errors.TimeoutError) || Date.now() > end) throw error;
+            console.error(`typed in vain: ${error.message}`);
+        }
+    }
 }
 
 async function main() {
@@ -48,19 +67,16 @@ async function main() {
     await page.addLocatorHandler(page.getByRole("button", { name: /yes, i trust/i }), (button) => button.click());
     try {
         await page.goto(url, { timeout: MINUTE });
-        let file = await opened(page);
-        await file.dblclick();
-        await edit(page, "first edit");
+        await edit(page, await opened(page), "first edit\noriginal\n");
         await done("edited");
 
         await page.reload({ timeout: MINUTE });
-        file = await opened(page);
-        await file.dblclick();
-        await edit(page, "after the reload");
+        const file = await opened(page);
+        await edit(page, file, "after the reload\nfirst edit\noriginal\n");
         await done("reloaded");
 
         // The journey has cut every connection: VS Code comes back by itself, with new web sockets.
-        await edit(page, "after the cut");
+        await edit(page, file, "after the cut\nafter the reload\nfirst edit\noriginal\n");
         await page.screenshot({ path: screenshot });
         await done("renewed");
     } catch (error) {
