@@ -68,3 +68,30 @@ def ends():
                 end(session)
                 nothing_left("alice")
                 check(session.status() == wanted, f"after {by} the status is {session.status()}, not {wanted}")
+
+
+@journey(16)
+def waiting():
+    """Grid Engine: who gives up while the queue is full leaves no request behind, and who waits gets the session."""
+    ways = [
+        ("the client's death", 129, lambda session: session.hang_up()),
+        ("SIGTERM", 143, lambda session: kill(session.proxy().pid, signal.SIGTERM)),
+        ("the proxy's death", 137, lambda session: kill(session.proxy().pid)),
+        ("the keeper's death", 1, lambda session: kill(session.keeper().pid)),
+    ]
+    waits = lambda: [line for line in requests("alice") if line.split()[4] == "qw"]
+    with grid_engine():
+        run("login", "qmod", "-d", "main.q")
+        for by, wanted, end in ways:
+            with Session("--config", FILE) as session:
+                eventually(20, "no request waits", waits)
+                end(session)
+                nothing_left("alice")
+                check(session.status() == wanted, f"after {by} the status is {session.status()}, not {wanted}")
+        with Session("--config", FILE) as session:
+            eventually(20, "no request waits", waits)
+            run("login", "qmod", "-e", "main.q")
+            session.start()
+            check(session.answers()["node"].startswith("node"), "the server runs elsewhere")
+            session.hang_up()
+            nothing_left("alice")
