@@ -106,8 +106,10 @@ const LIMITS: [&str; 5] = ["4096", "16384", "65536", "262144", "1048576"];
 fn main() {
     let plan = Plan::from_args();
     let peers = Peers::build();
+    let network = support::network::unpaced();
     let mut load = Load::start(&peers);
     let mut record = Record::default();
+    record.fact("network", &network);
     let field = field(&peers, load.port);
     for contestant in &field {
         record.fact(&contestant.name, &contestant.command);

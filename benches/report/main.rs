@@ -90,7 +90,7 @@ fn main() -> io::Result<()> {
             }
         }
         tables(&mut text, record);
-        commands(&mut text, record);
+        facts(&mut text, record);
     }
     criterion::table(&mut text, &results().with_file_name("criterion"));
     let path: PathBuf = directory.join("performance.md");
@@ -165,16 +165,12 @@ fn tables(text: &mut String, record: &Record) {
     }
 }
 
-fn commands(text: &mut String, record: &Record) {
+fn facts(text: &mut String, record: &Record) {
     if record.facts.is_empty() {
         return;
     }
-    let _ = writeln!(text, "Command lines:\n");
-    for (name, command) in record
-        .facts
-        .iter()
-        .filter(|(_, command)| !command.is_empty())
-    {
-        let _ = writeln!(text, "- {name}: `{command}`");
+    let _ = writeln!(text, "As they were run:\n");
+    for (name, value) in record.facts.iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(text, "- {name}: `{value}`");
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod contestant;
 pub mod load;
+pub mod network;
 pub mod record;
 
 use std::fs;
