@@ -141,7 +141,7 @@ impl Transfer {
         }
     }
 
-    /// Moves at most one buffer, or one pipe, each way; at most [`SHARE`] where there are no pipes and
+    /// Moves at most one buffer, or one pipe, each way; at most 32 KiB where there are no pipes and
     /// another connection has read much since the last turn. `Some` when the connection is over.
     pub fn turn<T: Copy>(&mut self, means: &mut Means<'_, T>) -> Option<Close> {
         let is_shared = means.pipes.refused && means.pipes.much_read != self.much_read;
