@@ -86,7 +86,9 @@ class Session:
     def __exit__(self, kind, error, trace):
         if isinstance(error, Exception):
             error.add_note(self.account())
-        self.hang_up()
+            self._leave()
+        else:
+            self.hang_up()
 
     def account(self):
         """Everything one wants to see when it went wrong."""
@@ -165,6 +167,9 @@ class Session:
         """The client is gone without a word."""
         if self.ports:
             eventually(20, "the script has not come to its last loop", lambda: self._is_settled() or not self.wrapper())
+        self._leave()
+
+    def _leave(self):
         self.ssh.kill()
         self.ssh.wait()
         if not self.ssh.stdin.closed:
