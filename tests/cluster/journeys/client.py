@@ -86,7 +86,7 @@ class Session:
     def __exit__(self, kind, error, trace):
         if isinstance(error, Exception):
             error.add_note(self.account())
-            self._leave()
+            self.leave()
         else:
             self.hang_up()
 
@@ -167,9 +167,10 @@ class Session:
         """The client is gone without a word."""
         if self.ports:
             eventually(20, "the script has not come to its last loop", lambda: self._is_settled() or not self.wrapper())
-        self._leave()
+        self.leave()
 
-    def _leave(self):
+    def leave(self):
+        """The same, whatever the script is doing."""
         self.ssh.kill()
         self.ssh.wait()
         if not self.ssh.stdin.closed:
