@@ -47,7 +47,7 @@ def ended_with_its_job(session, wanted, by):
     """The same, where the job was taken away.
 
     A salloc whose command dies in the moment in which its job is revoked may never learn of that death, and waits
-    (Slurm 22.05: 3 of 220 lost nodes).  It has neither child nor job then, and the session ends with the client.
+    (Slurm 22.05: 3 of some 700 lost nodes).  It has neither child nor job then, and the session ends with the client.
     """
     try:
         ended(session, wanted, by)
