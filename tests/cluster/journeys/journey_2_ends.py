@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import box
 import socks
-from box import Failed, check, eventually, jobs, kill, nothing_left, run, scontrol
+from box import check, eventually, jobs, kill, nothing_left, run, scontrol
 from client import Session
 from journey import journey
 
@@ -41,23 +41,6 @@ def ended(session, wanted, by):
     nothing_left("alice")
     status = session.status()
     check(status in wanted, f"after {by} the status is {status}, not {' or '.join(map(str, sorted(wanted)))}")
-
-
-def ended_with_its_job(session, wanted, by):
-    """The same, where the job was taken away.
-
-    A salloc whose command dies in the moment in which its job is revoked may never learn of that death, and waits
-    (Slurm 22.05: 3 of some 700 lost nodes).  It has neither child nor job then, and the session ends with the client.
-    """
-    try:
-        ended(session, wanted, by)
-    except Failed:
-        salloc = next((p for p in box.processes("alice") if p.argv[0] == "salloc"), None)
-        if not salloc or jobs("alice") or box.below(salloc.pid):
-            raise
-        print("    salloc waits for a command that is dead; the client leaves", flush=True)
-        session.leave()
-        ended(session, {129}, "the client's death")
 
 
 @journey(2, *BOTH)
@@ -123,7 +106,7 @@ def job_is_cancelled():
     with session_with_stubborn_children() as session:
         run("login", "scancel", session.job())
         session.err.expect("allocation .*revoked")
-        ended_with_its_job(session, JOB_TAKEN, "scancel")
+        ended(session, JOB_TAKEN, "scancel")
 
 
 @journey(2, *BOTH)
@@ -134,7 +117,7 @@ def time_limit_is_reached():
         scontrol("update", f"JobId={job}", "EndTime=now")
         # slurmctld looks every 30 s.
         eventually(50, "slurmctld has not ended the job", lambda: "TIMEOUT" in scontrol("show", "job", job))
-        ended_with_its_job(session, JOB_TAKEN, "the time limit")
+        ended(session, JOB_TAKEN, "the time limit")
 
 
 def resume(node):
@@ -155,7 +138,7 @@ def node_goes_down():
         node = jobs("alice")[0][3]
         scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=journey")
         try:
-            ended_with_its_job(session, NODE_LOST, "the node's loss")
+            ended(session, NODE_LOST, "the node's loss")
         finally:
             resume(node)
 
