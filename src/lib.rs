@@ -12,7 +12,7 @@
 //! keeper   transfer
 //! launch   home_copy   resolve
 //! reactor   logging   sys                       system calls live here and above
-//! job_watch   node_names   session_limit                  pure
+//! job_watch   revocation   node_names   session_limit     pure
 //! session   opening   intercept   relay   ending   process_tree   options   age   pure
 //! admission   reach   slurm                               pure
 //! ```
@@ -41,6 +41,7 @@ pub mod reach;
 pub mod reactor;
 pub mod relay;
 pub mod resolve;
+pub mod revocation;
 pub mod selftest;
 pub mod session;
 pub mod session_limit;

@@ -24,6 +24,7 @@ use support::wrapper;
 use vscode_shell_proxy::ending::{self, CANCEL_LIMIT, GRACE, JobId, KILL_LIMIT, Status};
 use vscode_shell_proxy::keeper::{self, Keeper, Report};
 use vscode_shell_proxy::launch::{Environment, Launch};
+use vscode_shell_proxy::revocation::HangUp;
 use vscode_shell_proxy::sys::channel;
 use vscode_shell_proxy::sys::spawn::{Inherited, Standing, Terms, spawn};
 
@@ -96,9 +97,13 @@ impl Kept {
     }
 
     fn salloc(cluster: &Slurm, args: &[&str]) -> Self {
+        Self::in_cluster(cluster, "salloc", args)
+    }
+
+    fn in_cluster(cluster: &Slurm, program: &str, args: &[&str]) -> Self {
         let [path, directory] = cluster.variables();
         let shell = ("SHELL", OsString::from("/bin/bash"));
-        Self::start("salloc", args, &[path, directory, shell])
+        Self::start(program, args, &[path, directory, shell])
     }
 
     fn start(
@@ -846,6 +851,41 @@ fn a_pending_job_is_withdrawn() {
     kept.expect(Report::Ended(Status::Code(1)));
     kept.expect_done();
     assert_eq!(cluster.state(), "CANCELLED");
+}
+
+#[test]
+fn a_salloc_is_hung_up_with_its_command_only_where_that_is_ordered() {
+    let cluster = Slurm::new();
+    let local = ["bash", "-c", "trap '' TERM HUP; echo ready; sleep 600"];
+    let mut kept = Kept::salloc(&cluster, &local);
+    let salloc = kept.expect_started();
+    kept.line();
+    kept.keeper().hang_up(HangUp::Bereaved);
+    kept.keeper().hang_up(HangUp::Any);
+    kept.expect(Report::Ended(Status::Code(1)));
+    let told = format!("salloc (process {salloc}) stays though its job is gone: hanging it up");
+    assert_eq!(kept.log, [told]);
+    kept.keeper().end();
+    kept.expect_done();
+}
+
+#[test]
+fn a_salloc_without_a_command_is_hung_up_wherever_it_is() {
+    let launches: [(&str, &[&str], i32); 2] =
+        [("salloc", &[], 1), ("bash", &["-c", "salloc; exit 3"], 3)];
+    for (program, args, status) in launches {
+        let cluster = Slurm::new();
+        let mut kept = Kept::in_cluster(&cluster, program, args);
+        kept.expect_started();
+        kept.say("echo ready\n");
+        kept.line();
+        cluster.overlook();
+        cluster.cancel();
+        kept.keeper().hang_up(HangUp::Bereaved);
+        kept.expect(Report::Ended(Status::Code(status)));
+        kept.keeper().end();
+        kept.expect_done();
+    }
 }
 
 /// A salloc that was killed, and its job.

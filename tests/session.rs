@@ -366,17 +366,25 @@ fn closed(mut stream: &std::net::TcpStream) -> bool {
 fn a_cancelled_job_ends_the_session() {
     let cluster = Slurm::new();
     let mut session = with_job(&cluster);
-    let job = cluster.jobs()[0].0;
-    let [path, directory] = cluster.variables();
-    let cancelled = std::process::Command::new("scancel")
-        .arg(job.to_string())
-        .env(path.0, path.1)
-        .env(directory.0, directory.1)
-        .status();
-    assert!(cancelled.expect("scancel").success());
+    cluster.cancel();
     session.await_stderr("has been revoked");
     expect_end(session, 143);
     assert_eq!(cluster.state(), "CANCELLED");
+}
+
+#[test]
+fn a_cancelled_job_ends_the_session_also_where_salloc_overlooks_it() {
+    let cluster = Slurm::new();
+    let mut session = with_job(&cluster);
+    cluster.overlook();
+    cluster.cancel();
+    session.await_stderr("has been revoked");
+    let end = session.wait_for_code(1);
+    session.assert_nothing_left();
+    let told = "job 4711 was cancelled";
+    assert!(end.stderr_text().contains(told), "{}", end.stderr_text());
+    let logged = "stays though its job is gone, and its command too: hanging it up";
+    assert!(session.log().contains(logged), "{}", session.log());
 }
 
 #[test]

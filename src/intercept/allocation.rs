@@ -1,20 +1,22 @@
-//! What salloc and srun say on stderr of the job that they ask for, before any shell in it can: its
-//! id, and that it was granted.
+//! What salloc and srun say on stderr of the job that they ask for: its id and that it was granted,
+//! before any shell in it can; and that it was taken away.
 //!
 //! An observer: it gets a copy of what passes, and changes and holds back nothing of it.
 
 use bstr::ByteSlice;
 
 /// A line that is longer is nobody's that is looked for.
-const LIMIT: usize = 80;
+const LIMIT: usize = 96;
 
 /// What was said of the allocation with this id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocation {
     /// It waits in the queue.
     Pending(u32),
-    /// It is there. The last thing to be said.
+    /// It is there.
     Granted(u32),
+    /// It is there no more.
+    Revoked(u32),
 }
 
 /// Looks for what Slurm says.
@@ -23,7 +25,8 @@ pub struct AllocationWatch {
     /// The line so far, as long as it is no longer than [`LIMIT`].
     line: Vec<u8>,
     is_too_long: bool,
-    is_over: bool,
+    /// The job is there: what is said of another one from now on is somebody else's.
+    is_granted: bool,
 }
 
 impl Default for AllocationWatch {
@@ -38,13 +41,13 @@ impl AllocationWatch {
         Self {
             line: Vec::new(),
             is_too_long: false,
-            is_over: false,
+            is_granted: false,
         }
     }
 
     /// The next thing that was said; `None` when `input` is used up.
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Allocation> {
-        while !self.is_over && !input.is_empty() {
+        while !input.is_empty() {
             let end = input.find_byte(b'\n');
             let (part, rest) = input.split_at(end.unwrap_or(input.len()));
             *input = &rest[rest.len().min(1)..];
@@ -57,22 +60,22 @@ impl AllocationWatch {
                 let said = parse(&self.line).filter(|_| !self.is_too_long);
                 self.line.clear();
                 self.is_too_long = false;
-                if said.is_some() {
-                    if let Some(Allocation::Granted(_)) = said {
-                        self.stop();
+                match said {
+                    Some(Allocation::Revoked(_)) => return said,
+                    Some(_) if !self.is_granted => {
+                        self.is_granted = matches!(said, Some(Allocation::Granted(_)));
+                        return said;
                     }
-                    return said;
+                    Some(_) | None => {}
                 }
             }
         }
-        *input = &[];
         None
     }
 
-    /// Nothing is looked for any more.
-    pub fn stop(&mut self) {
-        self.is_over = true;
-        self.line = Vec::new();
+    /// The job is there, whoever has told: only its revocation is looked for any more.
+    pub fn granted(&mut self) {
+        self.is_granted = true;
     }
 }
 
@@ -88,6 +91,15 @@ fn parse(line: &[u8]) -> Option<Allocation> {
     }
     if let Some(text) = text.strip_prefix("Granted job allocation ") {
         return id(text).map(Allocation::Granted);
+    }
+    if let Some(text) = text.strip_prefix("Job allocation ") {
+        let number = text.strip_suffix(" has been revoked.")?;
+        return id(number).map(Allocation::Revoked);
+    }
+    if let Some(text) = text.strip_prefix("Job ") {
+        let number =
+            text.strip_suffix(" has exceeded its time limit and its allocation has been revoked.")?;
+        return id(number).map(Allocation::Revoked);
     }
     let (number, text) = text.strip_prefix("job ")?.split_once(' ')?;
     match text {
@@ -143,6 +155,31 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_is_there_is_heard_of_again_when_it_is_revoked() {
+        let end = " has exceeded its time limit and its allocation has been revoked.";
+        let text = format!(
+            "salloc: Granted job allocation 12\n\
+             salloc: Pending job allocation 13\n\
+             salloc: Granted job allocation 13\n\
+             salloc: Job allocation 12 has been revoked.\n\
+             salloc: Job {}{end}\n",
+            u32::MAX
+        );
+        assert_eq!(
+            said(&[text.as_bytes()]),
+            [
+                Allocation::Granted(12),
+                Allocation::Revoked(12),
+                Allocation::Revoked(u32::MAX)
+            ]
+        );
+        let mut watch = AllocationWatch::new();
+        watch.granted();
+        let mut rest = text.as_bytes();
+        assert_eq!(watch.next(&mut rest), Some(Allocation::Revoked(12)));
+    }
+
+    #[test]
     fn only_slurms_own_lines_count() {
         for text in [
             "Granted job allocation 12\n",
@@ -152,6 +189,10 @@ mod tests {
             "salloc: Granted job allocation 99999999999\n",
             "salloc: Granted job allocation \n",
             "salloc: job 12 has been cancelled\n",
+            "salloc: Job allocation 12 has been revoked. So it is.\n",
+            "salloc: Job allocation x has been revoked.\n",
+            "salloc: Job 12 has exceeded its time limit\n",
+            "Job allocation 12 has been revoked.\n",
             "salloc: error: Granted job allocation 12\n",
             "salloc: Granted job allocation 12",
         ] {
@@ -174,6 +215,7 @@ mod tests {
                 Just("salloc: Pending job allocation 7\n".to_owned()),
                 Just("salloc: Granted job allocation 7\n".to_owned()),
                 Just("srun: job 8 queued and waiting for resources\n".to_owned()),
+                Just("salloc: Job allocation 7 has been revoked.\n".to_owned()),
                 Just("salloc: ".to_owned()), Just("\n".to_owned()), Just("x".repeat(LIMIT)),
                 "[0-9 \r]{0,4}",
             ], 0..8),

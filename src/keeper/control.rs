@@ -4,6 +4,7 @@
 use log::Level;
 
 use crate::ending::{JobId, Status};
+use crate::revocation::HangUp;
 
 /// The longest message. Longer log lines are cut.
 pub(super) const LIMIT: usize = 512;
@@ -13,6 +14,8 @@ pub(super) const LIMIT: usize = 512;
 pub(super) enum Order {
     /// The job's id became known.
     Job(JobId),
+    /// salloc stays behind its job: hang it up.
+    HangUp(HangUp),
     /// End everything.
     End,
 }
@@ -55,6 +58,8 @@ impl Order {
                 message.push(b'J');
                 message.extend(job.number().to_le_bytes());
             }
+            Self::HangUp(HangUp::Bereaved) => message.push(b'B'),
+            Self::HangUp(HangUp::Any) => message.push(b'H'),
             Self::End => message.push(b'X'),
         }
     }
@@ -66,6 +71,8 @@ impl Order {
                 let number = u32::from_le_bytes(content.try_into().ok()?);
                 JobId::new(number).map(Self::Job)
             }
+            (b'B', []) => Some(Self::HangUp(HangUp::Bereaved)),
+            (b'H', []) => Some(Self::HangUp(HangUp::Any)),
             (b'X', []) => Some(Self::End),
             _ => None,
         }
@@ -124,7 +131,12 @@ mod tests {
     #[test]
     fn every_order_comes_back() {
         let mut message = Vec::new();
-        for order in [Order::End, Order::Job(JobId::new(u32::MAX).expect("an id"))] {
+        for order in [
+            Order::End,
+            Order::HangUp(HangUp::Bereaved),
+            Order::HangUp(HangUp::Any),
+            Order::Job(JobId::new(u32::MAX).expect("an id")),
+        ] {
             order.encode(&mut message);
             assert_eq!(Order::decode(&message), Some(order));
         }

@@ -14,6 +14,7 @@ use super::MODE;
 use super::control::{LIMIT, Order, Report};
 use crate::ending::JobId;
 use crate::launch::Launch;
+use crate::revocation::HangUp;
 use crate::sys::channel::{self, Received};
 use crate::sys::spawn::{Inherited, Standing, Terms, notice_children, spawn};
 
@@ -123,6 +124,11 @@ impl Keeper {
     /// Tells the keeper which job to cancel where signals are not enough.
     pub fn set_job(&mut self, job: JobId) {
         self.order(Order::Job(job));
+    }
+
+    /// Tells the keeper to hang up a salloc that stays behind its job.
+    pub fn hang_up(&mut self, which: HangUp) {
+        self.order(Order::HangUp(which));
     }
 
     /// Tells the keeper to end everything below it. [`Report::Done`] follows.

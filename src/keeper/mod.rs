@@ -19,6 +19,7 @@
 mod control;
 mod ender;
 mod handle;
+mod hang_up;
 
 use std::ffi::OsString;
 use std::io;
@@ -26,6 +27,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use log::Level;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,6 +41,7 @@ pub use handle::{Keeper, ShellEnds, refused_status, start, start_as};
 use control::{LIMIT, Order};
 
 use crate::ending::{JobId, Outcome, Status};
+use crate::revocation::HangUp;
 use crate::sys::channel::{self, Received};
 use crate::sys::reap;
 use crate::sys::signals::{Signals, shield};
@@ -212,6 +215,7 @@ impl Process {
                             ender.job_known(Instant::now(), job);
                         }
                     }
+                    Some(Order::HangUp(which)) => self.hang_up(which),
                     Some(Order::End) => self.end(),
                     // No proxy says this; whoever does is no reason to give up.
                     None => {}
@@ -222,6 +226,28 @@ impl Process {
                 }
             }
         }
+    }
+
+    fn hang_up(&mut self, which: HangUp) {
+        let Launched::Running(launch) = self.launched else {
+            return;
+        };
+        let text = match hang_up::hang_up(launch, which) {
+            Ok(None) => return,
+            Ok(Some(salloc)) => format!(
+                "salloc (process {}) stays though its job is gone{}: hanging it up",
+                salloc.as_raw_pid(),
+                match which {
+                    HangUp::Bereaved => ", and its command too",
+                    HangUp::Any => "",
+                }
+            ),
+            Err(error) => format!("cannot hang up salloc, whose job is gone: {error}"),
+        };
+        self.tell(&Report::Log {
+            level: Level::Warn,
+            text,
+        });
     }
 
     fn end(&mut self) {

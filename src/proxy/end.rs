@@ -93,6 +93,7 @@ impl Proxy {
             Report::Ended(status) => {
                 log::info!("{} ended with {status}", self.launch);
                 self.launched = Launched::Ended(status);
+                self.look_at_salloc_no_more();
                 self.dismiss_relay();
                 self.session
                     .tell(Event::LaunchEnded(status.exit_status()), now);

@@ -38,6 +38,7 @@ use crate::opening::{Opening, Overdue};
 use crate::options::Reach;
 use crate::reactor::{Deadlines, Reactor, Rounds};
 use crate::relay::Pool;
+use crate::revocation::Revocation;
 use crate::session::{Event, Session};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Inherited;
@@ -110,6 +111,8 @@ pub(crate) enum Owner {
     Control,
     /// The next line about the job, or the next question.
     JobWatch,
+    /// The next look at a salloc whose job is gone.
+    Revocation,
     Errand(Errand),
 }
 
@@ -161,6 +164,7 @@ pub struct Proxy {
     errands: Errands,
     slurm: SlurmCommands,
     watch: JobWatch,
+    revocation: Revocation,
     account: Account,
     door: Door,
     reach: Reach,
@@ -355,6 +359,7 @@ impl Rounds for Proxy {
                 forwards.connect_timeout(index, &mut net);
             }
             Owner::JobWatch => self.watch.timeout(now),
+            Owner::Revocation => self.look_at_salloc(now),
             Owner::Errand(errand) => {
                 let (errands, mut watch) = self.errands();
                 errands.end(errand, &mut watch);

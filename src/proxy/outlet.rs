@@ -38,7 +38,7 @@ pub(super) struct Outlet {
     name: &'static str,
     source: Option<(Stream, Token)>,
     filter: ProbeFilter,
-    /// What reads along, until a shell has answered.
+    /// What reads along.
     allocation: Option<AllocationWatch>,
     /// Something has come that is not ours.
     has_spoken: bool,
@@ -148,15 +148,17 @@ impl Outlet {
         self.aside.as_ref().map_or("", StartupOutput::last)
     }
 
-    /// Reads along what Slurm says of the job, up to the grant.
+    /// Reads along what Slurm says of the job.
     pub(super) fn watch_allocation(mut self) -> Self {
         self.allocation = Some(AllocationWatch::new());
         self
     }
 
-    /// What comes is a shell's, and nothing of Slurm's any more.
+    /// What comes is a shell's, and nothing of Slurm's any more but the job's end.
     pub(super) fn allocation_is_known(&mut self) {
-        self.allocation = None;
+        if let Some(allocation) = &mut self.allocation {
+            allocation.granted();
+        }
     }
 
     /// The shell is to be asked once more than was thought.

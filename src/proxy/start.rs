@@ -20,6 +20,7 @@ use crate::opening::Opening;
 use crate::options::{Options, Reach, Workgroup, expand_pid};
 use crate::reactor::{Deadlines, Reactor, Token};
 use crate::relay::Pool;
+use crate::revocation::Revocation;
 use crate::session::Session;
 use crate::sys::login::login;
 use crate::sys::signals::Signals;
@@ -227,6 +228,7 @@ pub fn start(options: &Options) -> Result<Proxy, StartError> {
         }),
         errands: Errands::new(inherited),
         slurm: SlurmCommands::new(launch.environment.clone()),
+        revocation: Revocation::default(),
         watch: JobWatch::new(
             Instant::now(),
             Duration::from_secs(options.status_interval.into()),

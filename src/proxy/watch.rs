@@ -49,15 +49,40 @@ impl SlurmCommands {
 }
 
 impl Proxy {
-    /// Slurm has told of the job, before any shell has.
+    /// Slurm has told of the job.
     pub(super) fn heed_allocation(&mut self, allocation: Allocation, now: Instant) {
-        let (Allocation::Pending(id) | Allocation::Granted(id)) = allocation;
+        let id = match allocation {
+            Allocation::Pending(id) | Allocation::Granted(id) => id,
+            Allocation::Revoked(id) => return self.job_revoked(id, now),
+        };
         if let Some(job) = JobId::new(id) {
             self.job_known(job);
         }
         self.granted = matches!(allocation, Allocation::Granted(_));
         let silence = self.granted.then(|| now + SILENCE);
         self.deadlines.set(Owner::Silence, silence);
+    }
+
+    /// A salloc says that this job is gone.
+    fn job_revoked(&mut self, job: u32, now: Instant) {
+        self.revocation.heard(job, self.job, now);
+        self.deadlines
+            .set(Owner::Revocation, self.revocation.deadline());
+    }
+
+    /// It is still there.
+    pub(super) fn look_at_salloc(&mut self, now: Instant) {
+        if let Some(which) = self.revocation.timeout(now) {
+            self.keeper.hang_up(which);
+        }
+        self.deadlines
+            .set(Owner::Revocation, self.revocation.deadline());
+    }
+
+    /// The launch command has ended.
+    pub(super) fn look_at_salloc_no_more(&mut self) {
+        self.revocation.ended();
+        self.deadlines.set(Owner::Revocation, None);
     }
 
     /// Whoever has to know the job's id learns it.

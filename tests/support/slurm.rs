@@ -106,6 +106,22 @@ impl Slurm {
         File::create(self.path("away")).expect("created");
     }
 
+    /// From now on a salloc whose job is cancelled overlooks the end of its command.
+    pub fn overlook(&self) {
+        File::create(self.path("overlook")).expect("created");
+    }
+
+    /// Cancels the only job, as somebody else.
+    #[track_caller]
+    pub fn cancel(&self) {
+        let [(id, _)] = self.jobs()[..] else {
+            panic!("one job expected");
+        };
+        let mut command = Command::new("scancel");
+        command.arg(id.to_string()).envs(self.variables());
+        assert!(command.status().expect("bash").success());
+    }
+
     /// The cluster's controller is there again.
     pub fn come_back(&self) {
         fs::remove_file(self.path("away")).expect("removed");

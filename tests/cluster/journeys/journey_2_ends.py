@@ -3,12 +3,15 @@
 In Slurm's `interactive` variant the shell runs in the job; in `local` it runs on the login node, and has
 started children that ignore SIGTERM and lead sessions of their own, which only the program can find.
 """
+import ctypes
+import os
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import box
 import socks
-from box import check, eventually, jobs, kill, nothing_left, run, scontrol
+from box import below, check, eventually, jobs, kill, nothing_left, run, scontrol
 from client import Session
 from journey import journey
 
@@ -141,6 +144,43 @@ def node_goes_down():
             ended(session, NODE_LOST, "the node's loss")
         finally:
             resume(node)
+
+
+# ptrace(2)'s requests.
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
+
+
+def ptrace(request, thread):
+    if ctypes.CDLL(None, use_errno=True).ptrace(request, thread, None, None):
+        raise OSError(ctypes.get_errno(), f"ptrace request {request:#x} for {thread}")
+
+
+@contextmanager
+def held(thread):
+    """One thread does nothing meanwhile; the others of its process go on."""
+    ptrace(PTRACE_SEIZE, thread)
+    ptrace(PTRACE_INTERRUPT, thread)
+    os.waitpid(thread, 0)
+    try:
+        yield
+    finally:
+        ptrace(PTRACE_DETACH, thread)
+
+
+@journey(2, *BOTH)
+def salloc_overlooks_the_end():
+    """salloc overlooks the end of its command, whose job is revoked in the same moment: 1."""
+    with session_with_stubborn_children() as session:
+        salloc = next(p for p in below(session.keeper().pid) if p.argv[0].endswith("salloc"))
+        command = next(p for p in below(salloc.pid) if p.parent == salloc.pid)
+        # Of salloc's threads the one that hears of the revocation asks for the command too.  Where it is the
+        # first to do so, the one that waits for the command does so for ever, and in a busy loop.
+        with held(salloc.pid):
+            kill(command.pid)
+            run("login", "scancel", session.job())
+            session.err.expect("allocation .*revoked")
+            eventually(10, "salloc has not taken its command's end", lambda: not Path(f"/proc/{command.pid}").exists())
+        ended(session, {1}, "the end that salloc has overlooked")
 
 
 @journey(2, *BOTH)
