@@ -134,7 +134,7 @@ impl JobWatch {
 
     /// The answer to [`Wish::Ask`], as far as there is one.
     pub fn answered(&mut self, job: Option<&Job>, now: Instant) {
-        if !std::mem::take(&mut self.asking) {
+        if !self.takes_answer() {
             return;
         }
         match self.phase {
@@ -151,7 +151,7 @@ impl JobWatch {
 
     /// The answer to [`Wish::AskWho`]: the uid of who cancelled the job, where it is known, and ours.
     pub fn cancelled_by(&mut self, uid: Option<u32>, own: u32) {
-        if !std::mem::take(&mut self.asking) {
+        if !self.takes_answer() {
             return;
         }
         let by = match uid {
@@ -206,6 +206,13 @@ impl JobWatch {
             self.asking = true;
             self.wishes.push_back(Wish::Ask(job));
         }
+    }
+
+    /// Whether an answer is awaited, from now on no more. While the owner has not heard the question,
+    /// what comes is an answer to an earlier one.
+    fn takes_answer(&mut self) -> bool {
+        let is_question = |wish: &Wish| matches!(wish, Wish::Ask(_) | Wish::AskWho(_));
+        !self.wishes.iter().any(is_question) && std::mem::take(&mut self.asking)
     }
 
     fn stop_asking(&mut self) {
@@ -561,6 +568,22 @@ mod tests {
         }
         assert_eq!(asked, END_QUESTIONS);
         assert_eq!(wishes(&mut watch), [Wish::EndExplained(None)]);
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_question_is_none_to_this_one() {
+        let began = Instant::now();
+        let mut watch = JobWatch::new(began, INTERVAL);
+        watch.job_known(id());
+        watch.runs("node1", began);
+        assert_eq!(wishes(&mut watch), [Wish::Ask(id())]);
+        assert!(watch.ended());
+        // It was there before the owner has heard that another one is asked for.
+        watch.answered(Some(&job("RUNNING|8:00:00|N/A|None")), began);
+        assert_eq!(wishes(&mut watch), [Wish::StopAsking, Wish::Ask(id())]);
+        watch.answered(Some(&job("NODE_FAIL|0:00|N/A|None")), began);
+        let told = Wish::EndExplained(Some("job 123 has lost its node".to_owned()));
+        assert_eq!(wishes(&mut watch), [told]);
     }
 
     #[test]
