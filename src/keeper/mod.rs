@@ -5,7 +5,8 @@
 //! launch command leaves behind becomes its child; it gets SIGTERM when the proxy ends, and its
 //! control channel ends with the proxy too. It ends everything below it ([`Ender`]) when told so,
 //! when the channel ends, or on SIGTERM, SIGINT, SIGHUP, SIGQUIT, and then leaves; before that it
-//! stays, also behind a launch command that has ended.
+//! stays, also behind a launch command that has ended. A salloc that stays behind its job it
+//! hangs up when told so (see [`crate::revocation`]).
 //!
 //! It holds none of the proxy's descriptors but its end of the channel: a copy of the launch
 //! command's pipes would hide their end from the proxy. Idle it waits in one `poll` without a
