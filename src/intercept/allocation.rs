@@ -5,9 +5,6 @@
 
 use bstr::ByteSlice;
 
-/// A line that is longer is nobody's that is looked for.
-const LIMIT: usize = 96;
-
 /// What was said of the allocation with this id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocation {
@@ -22,7 +19,7 @@ pub enum Allocation {
 /// Looks for what Slurm says.
 #[derive(Clone, Debug)]
 pub struct AllocationWatch {
-    /// The line so far, as long as it is no longer than [`LIMIT`].
+    /// The line so far, as long as it is no longer than [`AllocationWatch::LIMIT`].
     line: Vec<u8>,
     is_too_long: bool,
     /// The job is there: what is said of another one from now on is somebody else's.
@@ -36,6 +33,9 @@ impl Default for AllocationWatch {
 }
 
 impl AllocationWatch {
+    /// A line that is longer, in bytes, is nobody's that is looked for.
+    pub const LIMIT: usize = 96;
+
     /// One that has seen nothing.
     pub fn new() -> Self {
         Self {
@@ -51,7 +51,7 @@ impl AllocationWatch {
             let end = input.find_byte(b'\n');
             let (part, rest) = input.split_at(end.unwrap_or(input.len()));
             *input = &rest[rest.len().min(1)..];
-            if self.line.len() + part.len() > LIMIT {
+            if self.line.len() + part.len() > Self::LIMIT {
                 self.is_too_long = true;
             } else if !self.is_too_long {
                 self.line.extend_from_slice(part);
@@ -114,6 +114,8 @@ mod tests {
     use super::*;
     use crate::testing::slices::cut;
     use proptest::prelude::*;
+
+    const LIMIT: usize = AllocationWatch::LIMIT;
 
     fn said(slices: &[&[u8]]) -> Vec<Allocation> {
         let mut watch = AllocationWatch::new();

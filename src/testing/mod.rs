@@ -4,6 +4,7 @@
 //! so that a machine without a fuzzer sees at least those.
 
 pub mod age;
+pub mod allocation;
 pub mod bootstrap;
 pub mod config;
 pub mod inbound;
@@ -25,6 +26,7 @@ pub type Check = fn(&[u8]);
 /// Every fuzz target: its name in `fuzz/`, and its body.
 pub const TARGETS: &[(&str, Check)] = &[
     ("age", age::check),
+    ("allocation", allocation::check),
     ("bootstrap", bootstrap::check),
     ("config", config::check),
     ("inbound", inbound::check),
