@@ -13,7 +13,8 @@
 //!   [`StartupOutput`] makes lines for the log of what they write.
 //! - [`Outbound`] (shell to client) finds announced addresses and holds each until it is told which
 //!   port stands for it.
-//! - [`AllocationWatch`] reads along in the launch command's stderr: which job Slurm has for it, and its end.
+//! - [`AllocationWatch`] reads along in the launch command's stderr: which job Slurm has for it, and
+//!   that it was taken away.
 
 mod allocation;
 mod command;
