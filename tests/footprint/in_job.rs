@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::observe::{Activity, private_kib};
+use crate::observe::Activity;
 use crate::support::processes::Process;
 use crate::support::reach::{Control, Proxy};
 use crate::support::tcp::Server;
@@ -76,7 +76,7 @@ fn a_relay_that_waits_is_small() {
     Activity::settled(&relay);
     assert_eq!(relay.threads(), 1);
     let resident = relay.status_kib("VmRSS").expect("VmRSS");
-    let private = private_kib(&relay);
+    let private = relay.private_kib().expect("it runs");
     println!("resident {resident} KiB, private {private} KiB");
     assert!(resident <= 1600, "the relay has {resident} KiB resident");
     assert!(private <= 192, "the relay has {private} KiB of its own");
@@ -131,13 +131,13 @@ fn an_idle_stream_costs_two_descriptors_and_a_kilobyte() {
     let mut in_job = InJob::start();
     in_job.pair().carry(1 << 20);
     let relay = in_job.process();
-    let (memory, files) = (private_kib(&relay), relay.open_files());
+    let (memory, files) = (relay.private_kib().expect("it runs"), relay.open_files());
     let pairs = in_job.pairs(500);
     // The stream before is closed here, and may not be closed there yet.
     let opened = relay.open_files() - files;
     assert!((998..=1000).contains(&opened), "{opened} descriptors");
     pairs.iter().for_each(|pair| pair.carry(256 * 1024));
-    let used = private_kib(&relay);
+    let used = relay.private_kib().expect("it runs");
     println!("private KiB: {memory} without, {used} with 500 streams, after use");
     let each = used.saturating_sub(memory) * 1024 / 500;
     assert!(each <= 1024, "{each} bytes for an idle stream");

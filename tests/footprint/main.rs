@@ -21,10 +21,11 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::processes::Process;
+use support::stranger::{STRANGER, as_user, can_be_somebody_else, is_reset};
 use support::tcp::{self, Server};
 use support::{Program, Session};
 
-use observe::{Activity, private_kib};
+use observe::Activity;
 use trace::Trace;
 
 /// The release build of the program.
@@ -208,7 +209,10 @@ fn a_session_that_waits_is_small() {
     Activity::settled(&keeper);
     assert_eq!((proxy.threads(), keeper.threads()), (1, 1));
     let resident = proxy.status_kib("VmRSS").expect("VmRSS");
-    let figures = (private_kib(&proxy), private_kib(&keeper));
+    let figures = (
+        proxy.private_kib().expect("it runs"),
+        keeper.private_kib().expect("it runs"),
+    );
     println!("resident {resident} KiB, private (proxy, keeper) {figures:?} KiB");
     // Nine tenths are pages of the program and of the C library that every other process shares.
     assert!(resident <= 3000, "the proxy has {resident} KiB resident");
@@ -232,7 +236,7 @@ fn an_idle_connection_costs_two_descriptors_and_512_bytes() {
     // Tables, blocks and pipes that the first ones need are not the cost of a connection.
     relay.pair().carry(1 << 20);
     let proxy = relay.proxy();
-    let (memory, files) = (private_kib(&proxy), proxy.open_files());
+    let (memory, files) = (proxy.private_kib().expect("it runs"), proxy.open_files());
     let pairs = relay.pairs(1000);
     // The connection before is closed here, and may not be closed there yet; and what the relay in the job
     // has dialled ahead may not be there, then or now.
@@ -241,12 +245,12 @@ fn an_idle_connection_costs_two_descriptors_and_512_bytes() {
         "{} descriptors",
         proxy.open_files() - files
     );
-    let idle = private_kib(&proxy);
+    let idle = proxy.private_kib().expect("it runs");
     for pair in &pairs {
         pair.carry(256 * 1024);
         carry(&pair.server, &pair.client, 256 * 1024);
     }
-    let used = private_kib(&proxy);
+    let used = proxy.private_kib().expect("it runs");
     println!("private KiB: {memory} without, {idle} with 1000 connections, {used} after use");
     for (kib, when) in [(idle, "before"), (used, "after")] {
         let each = kib.saturating_sub(memory) * 1024 / 1000;
@@ -377,6 +381,23 @@ fn a_connection_takes_23_system_calls_and_two_to_know_whose_it_is_or_37_with_a_r
             }
         });
     }
+}
+
+/// A scan that is refused takes from the user's connections what these calls take of the one thread.
+#[test]
+fn a_refusal_takes_9_system_calls() {
+    if !can_be_somebody_else() {
+        return;
+    }
+    let relay = Relay::start();
+    let refuse = |count| {
+        as_user(STRANGER, || {
+            (0..count).for_each(|_| assert!(is_reset(relay.port)))
+        })
+    };
+    // The first few are logged, and a name is looked up.
+    refuse(20);
+    assert_calls(&relay, 9.05, 500.0, "refusal", || refuse(500));
 }
 
 #[test]

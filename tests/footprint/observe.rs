@@ -51,14 +51,3 @@ impl Activity {
         }
     }
 }
-
-/// Memory that the process has written to and shares with nobody, in KiB.
-pub(crate) fn private_kib(process: &Process) -> u64 {
-    let path = format!("/proc/{}/smaps_rollup", process.pid);
-    let text = fs::read_to_string(path).expect("smaps_rollup, since Linux 4.14");
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Private_Dirty:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    kib.expect("a figure in KiB")
-}

@@ -18,6 +18,7 @@
 pub mod processes;
 pub mod reach;
 pub mod slurm;
+pub mod stranger;
 pub mod tcp;
 pub mod wrapper;
 

@@ -68,6 +68,18 @@ impl Process {
         line.split_ascii_whitespace().next()?.parse().ok()
     }
 
+    /// Memory that it has written to and shares with nobody, in KiB; `None` if it is gone.
+    ///
+    /// Exact, unlike `VmRSS` (proc_pid_status(5): "This value is inaccurate").
+    pub fn private_kib(&self) -> Option<u64> {
+        // There since Linux 4.14.
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).ok()?;
+        let line = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Private_Dirty:"))?;
+        line.split_ascii_whitespace().next()?.parse().ok()
+    }
+
     /// How many descriptors it has open.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, Iterator::count)
