@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::BOUND;
-use support::processes::{Mark, Process};
+use support::processes::{Mark, Process, write_back};
 use support::slurm::Slurm;
 use support::wrapper;
 use vscode_shell_proxy::ending::{self, CANCEL_LIMIT, GRACE, JobId, KILL_LIMIT, Status};
@@ -94,6 +94,15 @@ struct Kept {
 impl Kept {
     fn shell(script: &str) -> Self {
         Self::start("bash", &["-c", script], &[])
+    }
+
+    /// A bash whose script has begun, and has said so.
+    #[track_caller]
+    fn ready(script: &str) -> Self {
+        let mut kept = Self::shell(script);
+        kept.expect_started();
+        assert_eq!(kept.line(), "ready");
+        kept
     }
 
     fn salloc(cluster: &Slurm, args: &[&str]) -> Self {
@@ -200,6 +209,16 @@ impl Kept {
         self.expect(Report::Gone);
         await_exit(self.pid);
         self.expect_nothing_left();
+    }
+
+    /// Has everything ended, the launch command with `status`; how long it took.
+    #[track_caller]
+    fn end_with(&mut self, status: Status) -> Duration {
+        let began = Instant::now();
+        self.keeper().end();
+        self.expect(Report::Ended(status));
+        self.expect_done();
+        began.elapsed()
     }
 
     #[track_caller]
@@ -401,9 +420,7 @@ fn a_careless_parent_does_not_disturb_it() {
 
 #[test]
 fn idle_it_does_nothing_at_all() {
-    let mut kept = Kept::shell("echo ready; read -r");
-    kept.expect_started();
-    kept.line();
+    let kept = Kept::ready("echo ready; read -r");
     let sleeps = || status_field(kept.pid, "State").starts_with('S');
     until("the keeper sleeps", sleeps);
     let switches = || {
@@ -418,11 +435,7 @@ fn idle_it_does_nothing_at_all() {
 
 #[test]
 fn its_private_memory_is_small() {
-    // A file that was just built may have pages which are not written back: they would count as
-    // dirty, and, mapped by nobody else, as private.
-    File::open(PROXY)
-        .and_then(|file| file.sync_all())
-        .expect("written back");
+    write_back(Path::new(PROXY));
     // The environment is a part of it that is not its own.
     let directory = tempfile::tempdir().expect("a temporary directory");
     let bare = directory.path().join("bare");
@@ -432,17 +445,8 @@ fn its_private_memory_is_small() {
     kept.expect_started();
     kept.stdin = None;
     kept.expect(Report::Ended(Status::Code(1)));
-    let rollup =
-        fs::read_to_string(format!("/proc/{}/smaps_rollup", kept.pid)).expect("its memory");
-    let field = rollup
-        .lines()
-        .find_map(|line| line.strip_prefix("Private_Dirty:"));
-    let kib: u32 = field
-        .expect("the field")
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
+    let kib = Process::read(kept.pid).and_then(|keeper| keeper.private_kib());
+    let kib = kib.expect("it runs");
     println!("keeper: {kib} KiB private dirty");
     if !cfg!(debug_assertions) {
         assert!(kib <= 150, "{kib} KiB private dirty");
@@ -451,12 +455,8 @@ fn its_private_memory_is_small() {
 
 #[test]
 fn told_to_end_it_ends_everything_below_it() {
-    let mut kept = Kept::shell("sleep 600 & setsid sleep 600 & echo ready; wait");
-    kept.expect_started();
-    kept.line();
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Signal(15)));
-    kept.expect_done();
+    let mut kept = Kept::ready("sleep 600 & setsid sleep 600 & echo ready; wait");
+    kept.end_with(Status::Signal(15));
 }
 
 #[test]
@@ -471,14 +471,8 @@ fn whatever_ignores_sigterm_and_hides_is_killed() {
         bash -c 'while :; do (sleep 600 & sleep 600) & sleep 0.01; done' &
         echo ready
         while :; do sleep 600; done";
-    let mut kept = Kept::shell(script);
-    kept.expect_started();
-    kept.line();
-    let began = Instant::now();
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Signal(9)));
-    kept.expect_done();
-    let took = began.elapsed();
+    let mut kept = Kept::ready(script);
+    let took = kept.end_with(Status::Signal(9));
     assert!(
         took >= GRACE && took < ending::BOUND,
         "{took:?}: {:?}",
@@ -493,17 +487,11 @@ fn whatever_ignores_sigterm_and_hides_is_killed() {
 
 #[test]
 fn shells_that_ignore_sigterm_but_not_a_hang_up_end_at_once() {
-    let mut kept = Kept::shell("echo ready; bash --norc -i; exit");
-    kept.expect_started();
-    kept.line();
+    let mut kept = Kept::ready("echo ready; bash --norc -i; exit");
     // Its answer says that it is interactive by now.
     kept.say("echo $-\n");
     assert!(kept.line().contains('i'));
-    let began = Instant::now();
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Signal(15)));
-    kept.expect_done();
-    assert!(began.elapsed() < GRACE);
+    assert!(kept.end_with(Status::Signal(15)) < GRACE);
 }
 
 #[test]
@@ -513,11 +501,7 @@ fn a_stopped_process_ends_at_once() {
     kept.line();
     let stopped = || status_field(launch, "State").starts_with('T');
     until("the launch command is stopped", stopped);
-    let began = Instant::now();
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Signal(15)));
-    kept.expect_done();
-    assert!(began.elapsed() < GRACE);
+    assert!(kept.end_with(Status::Signal(15)) < GRACE);
 }
 
 #[test]
@@ -528,9 +512,7 @@ fn a_launch_command_that_runs_gets_sigterm_and_nothing_behind_it() {
         echo ready
         read -r line; echo \"$line\"
         exit 5";
-    let mut kept = Kept::shell(script);
-    kept.expect_started();
-    kept.line();
+    let mut kept = Kept::ready(script);
     kept.keeper().end();
     assert_eq!(kept.line(), "TERM");
     kept.say("asked\n");
@@ -550,9 +532,7 @@ fn a_command_that_cleans_up_is_left_alone() {
         echo ready
         wait; wait; wait; wait
         exit 5";
-    let mut kept = Kept::shell(script);
-    kept.expect_started();
-    kept.line();
+    let mut kept = Kept::ready(script);
     kept.keeper().end();
     assert_eq!(kept.line(), "cleaned 1 0");
     kept.expect(Report::Ended(Status::Code(5)));
@@ -565,9 +545,7 @@ fn one_that_outlives_its_parent_is_told_once() {
         bash -c 'trap \"\" HUP; trap \"echo told\" TERM; echo ready
             for n in {1..10}; do sleep 0.1; done; echo end' &
         wait";
-    let mut kept = Kept::shell(script);
-    kept.expect_started();
-    kept.line();
+    let mut kept = Kept::ready(script);
     kept.keeper().end();
     kept.expect(Report::Ended(Status::Signal(15)));
     assert_eq!(
@@ -583,21 +561,13 @@ fn a_process_born_during_the_end_ends_too() {
     let script = "
         bash -c 'trap \"sleep 0.2; setsid sleep 600 & exit\" TERM; echo ready; sleep 600 & wait' &
         wait";
-    let mut kept = Kept::shell(script);
-    kept.expect_started();
-    kept.line();
-    let began = Instant::now();
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Signal(15)));
-    kept.expect_done();
-    assert!(began.elapsed() < GRACE);
+    let mut kept = Kept::ready(script);
+    assert!(kept.end_with(Status::Signal(15)) < GRACE);
 }
 
 #[test]
 fn the_end_of_its_channel_ends_everything() {
-    let mut kept = Kept::shell("setsid sleep 600 & echo ready; wait");
-    kept.expect_started();
-    kept.line();
+    let mut kept = Kept::ready("setsid sleep 600 & echo ready; wait");
     kept.keeper = None;
     kept.expect_end_of_stdout();
     await_exit(kept.pid);
@@ -621,9 +591,7 @@ fn its_channel_may_end_at_any_moment() {
 
 #[test]
 fn the_end_of_its_channel_during_the_end_changes_nothing() {
-    let mut kept = Kept::shell(&trapping("TERM", "sleep 0.3; echo cleaned; exit"));
-    kept.expect_started();
-    kept.line();
+    let mut kept = Kept::ready(&trapping("TERM", "sleep 0.3; echo cleaned; exit"));
     kept.keeper().end();
     kept.keeper = None;
     assert_eq!(kept.line(), "cleaned");
@@ -676,9 +644,7 @@ fn trapping(signal: &str, commands: &str) -> String {
 
 #[test]
 fn when_it_is_killed_the_launch_command_is_told() {
-    let mut kept = Kept::shell(&trapping("HUP", "echo told; exit"));
-    kept.expect_started();
-    kept.line();
+    let mut kept = Kept::ready(&trapping("HUP", "echo told; exit"));
     kill(Pid::from_raw(kept.pid), Signal::SIGKILL).expect("kill");
     kept.expect(Report::Gone);
     assert_eq!(kept.line(), "told");
@@ -729,9 +695,7 @@ fn a_set_gid_wrapper_in_between_hides_nothing() {
     let mut kept = Kept::start(&wrapper, &["bash", "-c", script], &[]);
     kept.expect_started();
     assert_eq!(kept.number(), kept.pid);
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Signal(15)));
-    kept.expect_done();
+    kept.end_with(Status::Signal(15));
 }
 
 /// Starts the hidden mode by hand, on a channel that already holds `orders`, or is closed.
@@ -847,9 +811,7 @@ fn a_pending_job_is_withdrawn() {
     let mut kept = Kept::salloc(&cluster, &[]);
     kept.expect_started();
     kept.await_stderr("queued and waiting for resources");
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Code(1)));
-    kept.expect_done();
+    kept.end_with(Status::Code(1));
     assert_eq!(cluster.state(), "CANCELLED");
 }
 
@@ -1091,11 +1053,7 @@ fn a_wrapper_that_cannot_be_seen_hides_nothing() {
         strangers.start("setpriv --reuid=65534 sh -c 'echo ready; exec sleep 600'; exit 5");
     kept.expect_started();
     kept.line();
-    let began = Instant::now();
-    kept.keeper().end();
-    kept.expect(Report::Ended(Status::Code(5)));
-    kept.expect_done();
-    assert!(began.elapsed() < GRACE);
+    assert!(kept.end_with(Status::Code(5)) < GRACE);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use support::processes::Process;
+use support::processes::{Process, write_back};
 use support::stranger::{STRANGER, as_user, can_be_somebody_else, is_reset};
 use support::tcp::{self, Server};
 use support::{Program, Session};
@@ -47,9 +47,7 @@ fn release() -> PathBuf {
             .expect("cargo runs");
         assert!(status.success(), "the release build fails");
         let program = target.join("release/vscode-shell-proxy");
-        // Pages of a file that is not on the disk yet count as the process's own.
-        let file = std::fs::File::open(&program).expect("it was built");
-        file.sync_all().expect("fsync");
+        write_back(&program);
         program
     };
     BUILT.get_or_init(build).clone()

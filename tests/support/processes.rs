@@ -110,6 +110,13 @@ impl fmt::Display for Process {
     }
 }
 
+/// Has a program that was just built written to the disk: until then its pages would count as dirty,
+/// and, mapped by nobody else, as a process's own.
+pub fn write_back(program: &Path) {
+    let file = fs::File::open(program).expect("it was built");
+    file.sync_all().expect("fsync");
+}
+
 /// The variable that tells one session's processes from all others.
 pub struct Mark {
     value: String,
