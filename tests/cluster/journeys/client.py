@@ -1,9 +1,9 @@
 """The client: one `ssh -T -D PORT` and what it says to it, as Remote-SSH does."""
+import itertools
 import os
 import re
 import secrets
 import shlex
-import socket
 import subprocess
 import threading
 
@@ -12,12 +12,12 @@ import socks
 from box import Failed, below, check, enter, eventually, left_over, path, processes
 
 PROXY = "vscode-shell-proxy"
+PORTS = itertools.count(20000)
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody else takes meanwhile: below those that the kernel gives out (from 32768), and each once."""
+    return next(PORTS)
 
 
 class Stream:
