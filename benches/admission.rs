@@ -36,10 +36,10 @@ fn main() -> io::Result<()> {
         ("sock_diag", Some(Lookup::new())),
         ("/proc/net/tcp", Some(Lookup::by_proc())),
     ];
-    let mut times: [Vec<Duration>; 3] = Default::default();
+    let mut times: [Vec<f64>; 3] = Default::default();
     for _ in 0..rounds {
         for ((_, lookup), times) in contestants.iter_mut().zip(&mut times) {
-            times.push(round(lookup, connections) / connections);
+            times.push(round(lookup, connections));
         }
     }
     println!("connect, accept, reset: CPU time per connection, {rounds} rounds of {connections}");
@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
         rows()
     );
     let named = contestants.iter().map(|(name, _)| *name).zip(times);
-    print_beside_the_first(named.map(|(name, times)| (name, micros(&times))));
+    print_beside_the_first(named);
 
     if !geteuid().is_root() {
         println!("\nleft out, a stranger beside the user: only root can connect as another user");
@@ -63,7 +63,12 @@ fn main() -> io::Result<()> {
         &["--reach=direct"],
         server.local_addr()?.port(),
     )?;
-    thread::spawn(move || server.incoming().try_for_each(|peer| answer(peer?)));
+    thread::spawn(move || {
+        for peer in server.incoming() {
+            peer.and_then(answer)
+                .expect("the server answers its client");
+        }
+    });
     let (mut relayed, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         relayed.push(of_program(&program, connections, None, relay)?);
@@ -90,11 +95,6 @@ fn print_beside_the_first(figures: impl IntoIterator<Item = (&'static str, Vec<f
             median / base
         );
     }
-}
-
-fn micros(times: &[Duration]) -> Vec<f64> {
-    let each = times.iter();
-    each.map(|time| time.as_nanos() as f64 / 1000.0).collect()
 }
 
 /// The program's CPU time in us for each of so many connections to it, one after the other, made
@@ -139,7 +139,8 @@ fn answer(mut peer: TcpStream) -> io::Result<()> {
     peer.read(&mut byte).map(drop)
 }
 
-fn round(lookup: &mut Option<Lookup>, connections: u32) -> Duration {
+/// This thread's CPU time in us for each of so many connections.
+fn round(lookup: &mut Option<Lookup>, connections: u32) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
     let at = listener
         .local_addr()
@@ -148,7 +149,7 @@ fn round(lookup: &mut Option<Lookup>, connections: u32) -> Duration {
     for _ in 0..connections {
         connection(lookup, &listener, at);
     }
-    cpu_time() - before
+    (cpu_time() - before).as_nanos() as f64 / 1000.0 / f64::from(connections)
 }
 
 fn connection(lookup: &mut Option<Lookup>, listener: &TcpListener, at: SocketAddr) {

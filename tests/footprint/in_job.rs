@@ -13,7 +13,7 @@ use crate::support::processes::Process;
 use crate::support::reach::{Control, Proxy};
 use crate::support::tcp::Server;
 use crate::support::{Program, Session};
-use crate::trace::assert_calls;
+use crate::trace::Counter;
 use crate::{Pair, raise_open_files, release};
 use vscode_shell_proxy::reach::Report;
 
@@ -149,12 +149,12 @@ fn what_a_stream_takes_is_what_a_connection_takes() {
     let mut pair = in_job.pair();
     pair.carry(16 << 20);
     pair.round_trip();
-    let relay = in_job.process();
-    assert_calls(&relay, &in_job.shell, 6.05, 2000.0, "round trip", || {
+    let counter = Counter {
+        process: in_job.process(),
+        session: &in_job.shell,
+    };
+    counter.assert_calls(6.05, 2000.0, "round trip", || {
         (0..2000).for_each(|_| pair.round_trip());
     });
-    let megabytes = f64::from(64 << 20) / 1e6;
-    assert_calls(&relay, &in_job.shell, 4.0, megabytes, "MB", || {
-        pair.carry(64 << 20)
-    });
+    counter.assert_bulk_calls(4.0, 64 << 20, || pair.carry(64 << 20));
 }

@@ -26,7 +26,7 @@ use support::tcp::{self, Server};
 use support::{Program, Session};
 
 use observe::Activity;
-use trace::assert_calls;
+use trace::Counter;
 
 /// The release build of the program.
 fn release() -> PathBuf {
@@ -109,6 +109,13 @@ impl Relay {
     fn proxy(&self) -> Process {
         let pid = self.session.pid().cast_signed();
         Process::read(pid).expect("the proxy is alive")
+    }
+
+    fn counter(&self) -> Counter<'_> {
+        Counter {
+            process: self.proxy(),
+            session: &self.session,
+        }
     }
 
     fn keeper(&self) -> Process {
@@ -283,10 +290,9 @@ fn bulk_on_one_connection_takes_4_system_calls_for_a_megabyte() {
     let relay = Relay::start();
     let pair = relay.pair();
     pair.carry(16 << 20);
-    let megabytes = f64::from(64 << 20) / 1e6;
-    assert_calls(&relay.proxy(), &relay.session, 4.0, megabytes, "MB", || {
-        pair.carry(64 << 20)
-    });
+    relay
+        .counter()
+        .assert_bulk_calls(4.0, 64 << 20, || pair.carry(64 << 20));
 }
 
 #[test]
@@ -301,15 +307,9 @@ fn bulk_on_eight_connections_takes_20_system_calls_for_a_megabyte() {
         });
     };
     carry_all(2 << 20);
-    let megabytes = f64::from(128 << 20) / 1e6;
-    assert_calls(
-        &relay.proxy(),
-        &relay.session,
-        20.0,
-        megabytes,
-        "MB",
-        || carry_all(16 << 20),
-    );
+    relay
+        .counter()
+        .assert_bulk_calls(20.0, 64 << 20, || carry_all(8 << 20));
 }
 
 #[test]
@@ -317,16 +317,11 @@ fn a_round_trip_takes_6_system_calls() {
     let relay = Relay::start();
     let mut pair = relay.pair();
     pair.round_trip();
-    assert_calls(
-        &relay.proxy(),
-        &relay.session,
-        6.05,
-        2000.0,
-        "round trip",
-        || {
+    relay
+        .counter()
+        .assert_calls(6.05, 2000.0, "round trip", || {
             (0..2000).for_each(|_| pair.round_trip());
-        },
-    );
+        });
 }
 
 #[test]
@@ -347,16 +342,11 @@ fn round_trips_on_64_connections_take_4_system_calls_each() {
             client.read_exact(&mut message).expect("the answer");
         }
     };
-    assert_calls(
-        &relay.proxy(),
-        &relay.session,
-        4.3,
-        50.0 * 64.0,
-        "round trip",
-        || {
+    relay
+        .counter()
+        .assert_calls(4.3, 50.0 * 64.0, "round trip", || {
             (0..50).for_each(|_| all_at_once());
-        },
-    );
+        });
 }
 
 /// To ask the kernel whose a client is takes two calls: a question and its answer. With a relay in the job
@@ -371,13 +361,9 @@ fn a_connection_takes_23_system_calls_and_two_to_know_whose_it_is_or_37_with_a_r
     ] {
         let relay = Relay::start_with(&["--reach", reach, "--admit", admit]);
         relay.pair().round_trip();
-        assert_calls(
-            &relay.proxy(),
-            &relay.session,
-            bound,
-            500.0,
-            "connection",
-            || {
+        relay
+            .counter()
+            .assert_calls(bound, 500.0, "connection", || {
                 for _ in 0..500 {
                     let mut pair = relay.pair();
                     pair.round_trip();
@@ -385,8 +371,7 @@ fn a_connection_takes_23_system_calls_and_two_to_know_whose_it_is_or_37_with_a_r
                     drop(pair.client);
                     assert_eq!(pair.server.read(&mut [0; 1]).expect("an end"), 0);
                 }
-            },
-        );
+            });
     }
 }
 
@@ -404,14 +389,9 @@ fn a_refusal_takes_9_system_calls() {
     };
     // The first few are logged, and a name is looked up.
     refuse(20);
-    assert_calls(
-        &relay.proxy(),
-        &relay.session,
-        9.05,
-        500.0,
-        "refusal",
-        || refuse(500),
-    );
+    relay
+        .counter()
+        .assert_calls(9.05, 500.0, "refusal", || refuse(500));
 }
 
 #[test]

@@ -14,41 +14,62 @@ use crate::support::processes::Process;
 use crate::support::{BOUND, Session};
 
 /// How often a count is repeated at the most until it is within its bound.
-const ATTEMPTS: usize = 20;
+const ATTEMPTS: usize = 5;
 
-/// Fails where `work`, which is `count` units, makes the process do more than `bound` system calls
-/// for each. One that is woken before the far ends have sent much makes as many calls for less, and
-/// how often that happens is the machine's; so only one such test counts at a time, and the best of
-/// a few attempts decides.
-pub(crate) fn assert_calls(
-    process: &Process,
-    session: &Session,
-    bound: f64,
-    count: f64,
-    unit: &str,
-    mut work: impl FnMut(),
-) {
-    static TURN: Mutex<()> = Mutex::new(());
-    // A test that has failed in its turn has left nothing behind.
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut least: Option<(f64, String)> = None;
-    for _ in 0..ATTEMPTS {
-        let Some(trace) = Trace::attach(process, session) else {
-            return;
-        };
-        work();
-        let calls = trace.end();
-        let each = calls.total() as f64 / count;
-        println!("{each:.3} for a {unit}: {}", calls.parts(count));
-        if each <= bound {
-            return;
-        }
-        if least.as_ref().is_none_or(|(least, _)| each < *least) {
-            least = Some((each, calls.parts(count)));
-        }
+/// Counts the system calls of a process of a session.
+pub(crate) struct Counter<'a> {
+    /// The process.
+    pub(crate) process: Process,
+    /// Whose directory takes what is counted.
+    pub(crate) session: &'a Session,
+}
+
+impl Counter<'_> {
+    /// Fails where `work`, which is `count` units, makes the process do more than `bound` system
+    /// calls for each.
+    pub(crate) fn assert_calls(&self, bound: f64, count: f64, unit: &str, work: impl FnMut()) {
+        self.assert_best(ATTEMPTS, bound, count, unit, work);
     }
-    let (least, parts) = least.expect("an attempt");
-    panic!("at least {least:.3} system calls for a {unit}, not {bound}: {parts}");
+
+    /// The same for `work` that carries so many bytes, by the MB. Pieces are small here and attempts
+    /// many: beside busy processes the relay is woken for less, and a large piece always meets some.
+    pub(crate) fn assert_bulk_calls(&self, bound: f64, bytes: usize, work: impl FnMut()) {
+        self.assert_best(4 * ATTEMPTS, bound, bytes as f64 / 1e6, "MB", work);
+    }
+
+    /// A process that is woken before the far ends have sent much makes as many calls for less, and
+    /// how often that happens is the machine's; so only one test counts at a time, and the best of
+    /// its attempts decides.
+    fn assert_best(
+        &self,
+        attempts: usize,
+        bound: f64,
+        count: f64,
+        unit: &str,
+        mut work: impl FnMut(),
+    ) {
+        static TURN: Mutex<()> = Mutex::new(());
+        // A test that has failed in its turn has left nothing behind.
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut least: Option<(f64, String)> = None;
+        for _ in 0..attempts {
+            let Some(trace) = Trace::attach(&self.process, self.session) else {
+                return;
+            };
+            work();
+            let calls = trace.end();
+            let each = calls.total() as f64 / count;
+            println!("{each:.3} for a {unit}: {}", calls.parts(count));
+            if each <= bound {
+                return;
+            }
+            if least.as_ref().is_none_or(|(least, _)| each < *least) {
+                least = Some((each, calls.parts(count)));
+            }
+        }
+        let (least, parts) = least.expect("an attempt");
+        panic!("at least {least:.3} system calls for a {unit}, not {bound}: {parts}");
+    }
 }
 
 /// A process whose system calls are being counted.
